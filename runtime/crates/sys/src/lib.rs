@@ -1,0 +1,50 @@
+//! System calls behind safe, owned types: the only crate with unsafe code.
+//!
+//! What the standard library, `nix` and `rustix` do not offer (or offer only as unsafe functions) is here, one small module per
+//! subject. Descriptors are owned in every signature; every failure names its system call.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`clone`] | `clone3`, namespaces: new, joined, left |
+//! | [`mount`] | `open_tree`, `move_mount`, `mount_setattr`, `fsopen` and the classic `mount(2)` |
+//! | [`path`] | paths resolved below a directory descriptor (`openat2`, or a walk where it is missing) |
+//! | [`fd`] | close-on-exec, sealed copies, descriptor links |
+//! | [`memfd`] | sealed memory files, the running program among them |
+//! | [`pidfd`] | processes by descriptor: open, signal, wait |
+//! | [`process`] | credentials, `prctl`, `execve`, start time, boot id |
+//! | [`caps`] | capability sets and their names |
+//! | [`signal`] | masks, dispositions, `signalfd` |
+//! | [`socket`] | unix sockets and descriptors passed over them |
+//! | [`tty`] | pseudo terminals |
+//! | [`seccomp`] | loading a filter |
+//! | [`keyring`] | session keyrings |
+//! | [`link`] | bringing a network link up |
+//! | [`bpf`] | device programs of cgroup v2 |
+//! | [`tree`] | whole directory trees, removed and measured however deep they are |
+//! | [`alloc`] | a memory allocator for programs that live some milliseconds |
+//! | [`usage`] | what an ended child has used |
+//!
+//! The crate knows no container: it serves the runtime and the manager alike.
+
+pub mod alloc;
+pub mod bpf;
+pub mod caps;
+pub mod clone;
+pub mod fd;
+pub mod keyring;
+pub mod link;
+pub mod memfd;
+pub mod mount;
+pub mod path;
+pub mod pidfd;
+pub mod process;
+pub mod seccomp;
+pub mod signal;
+pub mod socket;
+pub mod tree;
+pub mod tty;
+pub mod usage;
+
+mod error;
+
+pub use error::{Errno, Error, Result};

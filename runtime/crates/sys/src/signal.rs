@@ -1,0 +1,104 @@
+//! Signals: a clean slate for a new program, and a descriptor to receive them by.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use crate::{Errno, Error, Result};
+
+/// Resets what a new program inherits: no signal blocked, none ignored.
+///
+/// Rust's runtime ignores `SIGPIPE`; a program that is executed afterwards would be born with that.
+///
+/// # Errors
+/// None that is to be expected.
+pub fn reset_for_exec() -> Result<()> {
+    // SAFETY: only dispositions are changed, to the default: no handler function is involved.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let none = SignalSet::empty();
+    // SAFETY: the set is initialised, and the old mask is not asked for.
+    let result = unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none.0, std::ptr::null_mut()) };
+    Error::check("rt_sigprocmask", result.into()).map(drop)
+}
+
+/// An initialised set of signals.
+struct SignalSet(libc::sigset_t);
+
+impl SignalSet {
+    fn empty() -> Self {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: the call initialises the set it is given.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+        // SAFETY: initialised just now.
+        Self(unsafe { set.assume_init() })
+    }
+
+    fn full_but(excluded: &[libc::c_int]) -> Self {
+        let mut set = Self::empty();
+        // SAFETY: the set is initialised.
+        unsafe { libc::sigfillset(&raw mut set.0) };
+        for signal in excluded {
+            // SAFETY: the set is initialised, and the signals are valid ones.
+            unsafe { libc::sigdelset(&raw mut set.0, *signal) };
+        }
+        set
+    }
+}
+
+/// A blocked set of signals that are read from a descriptor instead.
+#[derive(Debug)]
+pub struct SignalFd(OwnedFd);
+
+impl SignalFd {
+    /// Blocks all signals that can be blocked (but those of a fault of the program itself) and returns a descriptor of them,
+    /// not blocking to read and close-on-exec.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn all() -> Result<Self> {
+        let faults = [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGILL,
+            libc::SIGFPE,
+            libc::SIGABRT,
+            libc::SIGTRAP,
+        ];
+        let set = SignalSet::full_but(&faults);
+        // SAFETY: the set is initialised, and the old mask is not asked for.
+        let result = unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set.0, std::ptr::null_mut()) };
+        Error::check("rt_sigprocmask", result.into())?;
+        // SAFETY: the set is initialised.
+        let fd = unsafe { libc::signalfd(-1, &raw const set.0, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        Error::check("signalfd4", fd.into())?;
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// The next pending signal's number, if there is one.
+    ///
+    /// # Errors
+    /// None that is to be expected.
+    pub fn next(&self) -> Result<Option<i32>> {
+        let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
+        let size = size_of::<libc::signalfd_siginfo>();
+        loop {
+            // SAFETY: the buffer is as large as is said.
+            let read = unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+            if read == size as isize {
+                // SAFETY: the kernel has filled in the whole structure.
+                return Ok(Some(unsafe { info.assume_init() }.ssi_signo as i32));
+            }
+            match Error::last("read(signalfd)") {
+                error if error.errno == Errno::AGAIN => return Ok(None),
+                error if error.errno == Errno::INTR => {}
+                error => return Err(error),
+            }
+        }
+    }
+}
+
+impl AsFd for SignalFd {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
