@@ -1,0 +1,173 @@
+//! Where a container's cgroup goes and what is written into it: decided from facts alone.
+//!
+//! | `cgroupsPath` | version 1, and the version 2 tree of a hybrid host | version 2 |
+//! |---|---|---|
+//! | absolute | below the mount point | below the mount point |
+//! | relative | below the caller's own cgroup | beside the caller's own cgroup |
+//! | none | the id, as a relative path | the id, as a relative path |
+//!
+//! "Beside" on version 2, because a cgroup with processes in it cannot hand controllers to its children. This
+//! is what runc does.
+
+use crate::devices::{self, Rules};
+use crate::error::Error;
+use crate::observe::{Kind, Layout, Observed, Tree};
+use crate::resources::{self, Step};
+use oci_spec::runtime::LinuxResources;
+use std::path::{Component, Path, PathBuf};
+
+/// One directory of a plan: the container's place in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    /// The version of its hierarchy.
+    pub kind: Kind,
+    /// The controllers of its hierarchy.
+    pub controllers: Vec<String>,
+    /// Where the hierarchy is mounted.
+    pub mount: PathBuf,
+    /// The directory, below `mount`.
+    pub path: PathBuf,
+    /// What is written into it, in this order.
+    pub steps: Vec<Step>,
+}
+
+/// Everything that [`Cgroup::create`](crate::Cgroup::create) will do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    directories: Vec<Directory>,
+    layout: Layout,
+}
+
+impl Plan {
+    /// Plans the cgroup of one container. `id` names it if the spec gives no path.
+    ///
+    /// # Errors
+    /// If the host has no cgroups or lacks a controller that a limit needs, or if a value makes no sense.
+    pub fn new(
+        observed: &Observed,
+        cgroups_path: Option<&str>,
+        id: &str,
+        resources: Option<&LinuxResources>,
+    ) -> Result<Self, Error> {
+        let layout = observed.layout();
+        if layout == Layout::None {
+            return Err(Error::NoHierarchy);
+        }
+        let given = cgroups_path.filter(|path| !path.is_empty()).unwrap_or(id);
+        let (absolute, inner) = clean(given);
+        if inner.as_os_str().is_empty() {
+            return Err(Error::RootCgroup {
+                path: given.to_owned(),
+            });
+        }
+        let mut directories: Vec<Directory> = observed
+            .trees
+            .iter()
+            .map(|tree| Directory {
+                kind: tree.kind,
+                controllers: tree.controllers.clone(),
+                mount: tree.mount.clone(),
+                path: base(tree, layout, absolute).join(&inner),
+                steps: Vec::new(),
+            })
+            .collect();
+        let rules = Rules::from_spec(resources.and_then(|r| r.devices().as_deref()).unwrap_or(&[]))?;
+        devices::plan(&mut directories, &rules)?;
+        if let Some(resources) = resources {
+            resources::plan(&mut directories, resources)?;
+        }
+        Ok(Self { directories, layout })
+    }
+
+    /// The directories, in the order of the host's hierarchies.
+    #[must_use]
+    pub fn directories(&self) -> &[Directory] {
+        &self.directories
+    }
+
+    /// Which versions the host shows.
+    #[must_use]
+    pub const fn layout(&self) -> Layout {
+        self.layout
+    }
+}
+
+fn base(tree: &Tree, layout: Layout, absolute: bool) -> &Path {
+    match (absolute, layout) {
+        (true, _) => &tree.mount,
+        (false, Layout::V2) if tree.own != tree.mount => tree.own.parent().unwrap_or(&tree.mount),
+        (false, _) => &tree.own,
+    }
+}
+
+/// A path without `.`, `..` and repeated slashes, which never climbs above where it starts; and whether it was
+/// absolute.
+fn clean(path: &str) -> (bool, PathBuf) {
+    let mut out = PathBuf::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    (path.starts_with('/'), out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::tests::{hybrid, v1, v2};
+
+    fn path_in(plan: &Plan, controller: &str) -> String {
+        let found = plan
+            .directories()
+            .iter()
+            .find(|d| d.controllers.iter().any(|c| c == controller));
+        found.unwrap().path.display().to_string()
+    }
+
+    #[test]
+    fn paths_follow_the_table() {
+        let plan = |observed: &Observed, path| Plan::new(observed, path, "c1", None).unwrap();
+        for (observed, path, memory) in [
+            (v1(), Some("/croze/c1"), "/sys/fs/cgroup/memory/croze/c1"),
+            (v1(), Some("croze/c1"), "/sys/fs/cgroup/memory/sandbox/a/croze/c1"),
+            (v1(), None, "/sys/fs/cgroup/memory/sandbox/a/c1"),
+            (v1(), Some(""), "/sys/fs/cgroup/memory/sandbox/a/c1"),
+            (v1(), Some("/../../c1//x/."), "/sys/fs/cgroup/memory/c1/x"),
+            (hybrid(), Some("/croze/c1"), "/sys/fs/cgroup/memory/croze/c1"),
+            (v2(), Some("/croze/c1"), "/sys/fs/cgroup/croze/c1"),
+            (v2(), Some("croze/c1"), "/sys/fs/cgroup/user.slice/croze/c1"),
+            (v2(), None, "/sys/fs/cgroup/user.slice/c1"),
+        ] {
+            assert_eq!(path_in(&plan(&observed, path), "memory"), memory, "{path:?}");
+        }
+        let hybrid = plan(&hybrid(), Some("/croze/c1"));
+        assert_eq!(path_in(&hybrid, "hugetlb"), "/sys/fs/cgroup/unified/croze/c1");
+        assert_eq!(
+            path_in(&hybrid, "name=systemd"),
+            "/sys/fs/cgroup/systemd/croze/c1"
+        );
+        assert_eq!(hybrid.directories().len(), 8);
+    }
+
+    #[test]
+    fn the_root_cgroup_is_refused() {
+        for path in ["/", "/..", ".", "a/.."] {
+            assert!(
+                matches!(
+                    Plan::new(&v1(), Some(path), "c", None),
+                    Err(Error::RootCgroup { .. })
+                ),
+                "{path}"
+            );
+        }
+        assert!(matches!(
+            Plan::new(&Observed::default(), None, "c", None),
+            Err(Error::NoHierarchy)
+        ));
+    }
+}
