@@ -1,0 +1,423 @@
+//! The container's root file system.
+//!
+//! ```text
+//! host's tree (a slave copy) ─▶ rootfs bound on itself ─▶ mounts, in the spec's order ─▶ devices and links
+//!                                                                                           │
+//!           root switched, host's tree detached ◀── masks ◀── read-only paths ◀── console ◀─┘
+//! ```
+//!
+//! Whoever made the image decides what every path below the rootfs leads to, and other containers that share a volume can change
+//! it while we work. So no path is used twice: a destination is opened once, below the descriptor of the rootfs and never
+//! outside of it, and what is done is done to that descriptor.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`options`] | words to attributes; pure |
+//! | [`target`] | destinations: opened, created, refused |
+//! | [`attach`] | mounts onto a target, with the classic calls where the newer ones are missing |
+//! | [`root`] | the rootfs bound, made `/`, made read-only |
+//! | [`cgroup`] | the container's view of its cgroups |
+//! | [`devices`] | device files and the links beside them |
+//! | [`masks`] | hidden and read-only paths |
+//! | [`copy_up`] | what the image has below a new tmpfs |
+
+pub mod attach;
+pub mod cgroup;
+pub mod copy_up;
+pub mod devices;
+pub mod masks;
+pub mod options;
+pub mod root;
+pub mod target;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use croze_sys::Errno;
+use croze_sys::fd::{self, PROC_SUPER_MAGIC};
+use croze_sys::mount::{self, AttributeChange, Depth, Propagation};
+use croze_sys::path::Missing;
+use oci_spec::runtime::Mount;
+use rustix::fs::{FileType, OFlags};
+
+use crate::error::{Error, Result, While};
+use crate::mounts::cgroup::CgroupView;
+use crate::mounts::options::MountOptions;
+use crate::mounts::root::Root;
+use crate::mounts::target::{Links, Target};
+use crate::spec::SpecError;
+
+/// Files of a procfs that a caller may cover with something of its own (lxcfs does).
+const COVERABLE: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+/// One mount, decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedMount {
+    /// Where, in the container.
+    pub destination: PathBuf,
+    /// What.
+    pub source: Source,
+    /// How.
+    pub options: MountOptions,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file or directory of the host.
+    Bind {
+        /// Which, absolute.
+        path: PathBuf,
+        /// With what is mounted below it, or without.
+        depth: Depth,
+    },
+    /// The container's cgroups, in the way of the host's version.
+    Cgroup,
+    /// A new file system.
+    Filesystem {
+        /// Its type.
+        kind: String,
+        /// What it is made from, or a mere name.
+        source: String,
+    },
+}
+
+impl PlannedMount {
+    /// Whether this puts a directory of the host at `/dev`.
+    pub fn binds_dev(&self) -> bool {
+        matches!(self.source, Source::Bind { .. })
+            && self.destination.components().eq(Path::new("/dev").components())
+    }
+}
+
+/// Decides about all mounts; pure. Relative sources are relative to the bundle; `label` is `linux.mountLabel`.
+///
+/// # Errors
+/// A mount has no type, or an option that is not supported.
+pub fn plan(mounts: &[Mount], bundle: &Path, label: Option<&str>) -> Result<Vec<PlannedMount>> {
+    mounts
+        .iter()
+        .map(|mount| {
+            let mut planned = plan_one(mount, bundle)?;
+            planned.options.data.extend(context(&planned.source, label));
+            Ok(planned)
+        })
+        .collect()
+}
+
+/// The option that gives a new file system the security label of `linux.mountLabel`. The kernel's own ones label their files
+/// themselves, and what is bound keeps its labels.
+fn context(source: &Source, label: Option<&str>) -> Option<String> {
+    match (source, label) {
+        (Source::Filesystem { kind, .. }, Some(label))
+            if !matches!(kind.as_str(), "proc" | "sysfs" | "mqueue") =>
+        {
+            Some(format!("context={label}"))
+        }
+        _ => None,
+    }
+}
+
+fn plan_one(mount: &Mount, bundle: &Path) -> Result<PlannedMount> {
+    let destination = Path::new("/").join(mount.destination());
+    let invalid = |reason| SpecError::Invalid {
+        field: "mounts".to_owned(),
+        value: destination.display().to_string(),
+        reason,
+    };
+    let options = options::parse(mount.options().as_deref().unwrap_or_default())
+        .map_err(|_| invalid("id-mapped mounts are not supported"))?;
+    let kind = mount.typ().as_deref().unwrap_or_default();
+    let bind = options.bind.or((kind == "bind").then_some(Depth::One));
+    let source = match (bind, kind) {
+        (Some(depth), _) => {
+            let path = mount
+                .source()
+                .as_deref()
+                .ok_or_else(|| invalid("a bind mount needs a source"))?;
+            Source::Bind {
+                path: bundle.join(path),
+                depth,
+            }
+        }
+        (None, "cgroup" | "cgroup2") => Source::Cgroup,
+        (None, "") => return Err(invalid("it has neither a type nor the option bind").into()),
+        (None, kind) => {
+            let source = mount.source().as_deref().and_then(Path::to_str).unwrap_or(kind);
+            Source::Filesystem {
+                kind: kind.to_owned(),
+                source: source.to_owned(),
+            }
+        }
+    };
+    Ok(PlannedMount {
+        destination,
+        source,
+        options,
+    })
+}
+
+/// Detached copies of the sources of bind mounts, by the index of their mount.
+pub type Sources = BTreeMap<usize, OwnedFd>;
+
+/// Copies the sources of all bind mounts as this process sees them, for one that is root in a user namespace only: it is a stranger to
+/// the host's directories and may not pass through those that are closed to strangers.
+///
+/// The copies are slaves of the host's mounts, as everything is in a mount namespace that belongs to another user namespace. Kernels
+/// that cannot do this (before Linux 5.12) get none; there the sources must be reachable for the mapped root.
+///
+/// # Errors
+/// A source is not there.
+pub fn open_sources(mounts: &[PlannedMount]) -> Result<Sources> {
+    let slave = AttributeChange {
+        propagation: Some(Propagation::Slave),
+        ..AttributeChange::default()
+    };
+    let mut sources = Sources::new();
+    for (index, planned) in mounts.iter().enumerate() {
+        let Source::Bind { path, depth } = &planned.source else {
+            continue;
+        };
+        let from = open_source(path, planned)?;
+        let copied = mount::clone_at(&from, *depth).and_then(|tree| {
+            mount::set_attributes(&tree, &slave, Depth::Recursive)?;
+            Ok(tree)
+        });
+        match copied {
+            Ok(tree) => drop(sources.insert(index, tree)),
+            Err(error) if error.is_missing() => return Ok(Sources::new()),
+            Err(error) => Err(error).while_doing(|| format!("copy the mount {}", path.display()))?,
+        }
+    }
+    Ok(sources)
+}
+
+fn open_source(source: &Path, planned: &PlannedMount) -> Result<OwnedFd> {
+    fd::open_path(source).while_doing(|| {
+        format!(
+            "open {} to mount it at {}",
+            source.display(),
+            planned.destination.display()
+        )
+    })
+}
+
+/// Makes one mount below the root; `tree` is a copy of its source that the parent has made.
+///
+/// # Errors
+/// What could not be mounted where, and why.
+pub fn perform(
+    root: &Root,
+    planned: &PlannedMount,
+    cgroups: &CgroupView,
+    tree: Option<&OwnedFd>,
+) -> Result<()> {
+    let attached = match &planned.source {
+        Source::Bind { path, depth } => bind(root, planned, path, *depth, tree)?,
+        Source::Cgroup => cgroup::mount(root, planned, cgroups)?,
+        Source::Filesystem { kind, source } => filesystem(root, planned, kind, source)?,
+    };
+    let describe = || format!("change the mount {}", planned.destination.display());
+    for (propagation, depth) in &planned.options.propagation {
+        attach::set_propagation(&attached, *propagation, *depth).while_doing(describe)?;
+    }
+    Ok(())
+}
+
+fn bind(
+    root: &Root,
+    planned: &PlannedMount,
+    source: &Path,
+    depth: Depth,
+    tree: Option<&OwnedFd>,
+) -> Result<OwnedFd> {
+    // The copy only where there is no other way: what this namespace copies by itself keeps the attributes that the host has locked.
+    let (from, is_copy) = match (fd::open_path(source), tree) {
+        (Err(error), Some(tree)) if matches!(error.errno, Errno::ACCESS | Errno::PERM) => {
+            let tree = tree.try_clone().map_err(|source| Error::File {
+                action: "take over the copy of",
+                path: planned.destination.clone(),
+                source,
+            })?;
+            (tree, true)
+        }
+        _ => (open_source(source, planned)?, false),
+    };
+    let stat = rustix::fs::fstat(&from).while_doing(|| format!("look at {}", source.display()))?;
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let missing = if is_directory {
+        Missing::Directory
+    } else {
+        Missing::File
+    };
+    let target = Target::open(root, &planned.destination, missing, Links::Followed)?;
+    if !is_fit_for_proc(&target, &from, &planned.destination)? {
+        return Err(inside_proc(&planned.destination));
+    }
+    let describe = || {
+        format!(
+            "bind mount {} at {}",
+            source.display(),
+            planned.destination.display()
+        )
+    };
+    if is_copy {
+        attach::finish(from, &target, &planned.options)
+    } else {
+        attach::bind(&from, &target, depth, &planned.options)
+    }
+    .while_doing(describe)
+}
+
+/// Nothing may be mounted inside a procfs but over a few harmless files, or another procfs over its root: whatever else is
+/// found there would be trusted by those who read it (CVE-2019-16884).
+fn is_fit_for_proc(target: &Target<'_>, source: &OwnedFd, destination: &Path) -> Result<bool> {
+    let describe = || format!("look at {}", destination.display());
+    if !fd::is_on(target, PROC_SUPER_MAGIC).while_doing(describe)? {
+        return Ok(true);
+    }
+    if COVERABLE.iter().any(|file| Path::new(file) == destination) {
+        return Ok(true);
+    }
+    let is_root = destination.components().eq(Path::new("/proc").components());
+    Ok(is_root && fd::is_on(source, PROC_SUPER_MAGIC).while_doing(describe)?)
+}
+
+fn inside_proc(destination: &Path) -> Error {
+    SpecError::Invalid {
+        field: "mounts.destination".to_owned(),
+        value: destination.display().to_string(),
+        reason: "nothing can be mounted inside of /proc",
+    }
+    .into()
+}
+
+fn filesystem(root: &Root, planned: &PlannedMount, kind: &str, source: &str) -> Result<OwnedFd> {
+    let destination = &planned.destination;
+    let describe = || format!("mount {kind} at {}", destination.display());
+    // A link in the image would put these, whose contents are trusted, somewhere else (CVE-2019-19921).
+    let trusted = matches!(kind, "proc" | "sysfs");
+    let links = if trusted { Links::Refused } else { Links::Followed };
+    let target = Target::open(root, destination, Missing::Directory, links)?;
+    if kind != "proc" && fd::is_on(&target, PROC_SUPER_MAGIC).while_doing(describe)? {
+        return Err(inside_proc(destination));
+    }
+    let mut data = planned.options.data.clone();
+    if kind == "tmpfs" && !target.was_created() && !data.iter().any(|option| option.starts_with("mode=")) {
+        // A tmpfs over a directory of the image looks like that directory.
+        let stat = rustix::fs::fstat(&target).while_doing(describe)?;
+        data.push(format!("mode={:o}", stat.st_mode & 0o7777));
+    }
+    let below = (kind == "tmpfs" && planned.options.copy_up)
+        .then(|| target.reopen_as(OFlags::RDONLY))
+        .transpose()?;
+    let attached = match attach::filesystem(kind, source, &data, &target, &planned.options) {
+        // A user namespace that does not own its network namespace may not have a sysfs of its own: the host's is bound, which
+        // it may see anyway.
+        Err(error) if kind == "sysfs" && error.errno == Errno::PERM => {
+            let host = fd::open_path(Path::new("/sys")).while_doing(describe)?;
+            attach::bind(&host, &target, Depth::Recursive, &planned.options)
+        }
+        result => result,
+    }
+    .while_doing(describe)?;
+    if let Some(below) = below {
+        copy_up::copy(&below, &attached).map_err(|source| Error::File {
+            action: "copy up what the image has at",
+            path: destination.clone(),
+            source,
+        })?;
+    }
+    Ok(attached)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::MountBuilder;
+
+    fn planned(kind: Option<&str>, source: Option<&str>, options: &[&str]) -> Result<Source, String> {
+        let mut mount = MountBuilder::default()
+            .destination("/x")
+            .build()
+            .expect("complete");
+        mount.set_typ(kind.map(str::to_owned));
+        mount.set_source(source.map(PathBuf::from));
+        mount.set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
+        plan_one(&mount, Path::new("/bundle"))
+            .map(|planned| planned.source)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn only_new_file_systems_take_the_label() {
+        let of = |kind: &str, options: &[&str]| {
+            let source = planned(Some(kind), Some("/a"), options).expect("planned");
+            context(&source, Some("u:r:t:s0"))
+        };
+        let labelled = Some("context=u:r:t:s0".to_owned());
+        assert_eq!(of("tmpfs", &[]), labelled);
+        assert_eq!(of("devpts", &[]), labelled);
+        for (kind, options) in [("proc", &[][..]), ("cgroup", &[]), ("bind", &["rbind"])] {
+            assert_eq!(of(kind, options), None, "{kind}");
+        }
+    }
+
+    #[test]
+    fn the_type_and_the_options_say_what_is_mounted() {
+        let bind = |path: &str, depth| {
+            Ok(Source::Bind {
+                path: PathBuf::from(path),
+                depth,
+            })
+        };
+        let new = |kind: &str, source: &str| {
+            Ok(Source::Filesystem {
+                kind: kind.to_owned(),
+                source: source.to_owned(),
+            })
+        };
+        type Case<'a> = (
+            Option<&'a str>,
+            Option<&'a str>,
+            &'a [&'a str],
+            Result<Source, String>,
+        );
+        let cases: [Case<'_>; 8] = [
+            (Some("bind"), Some("/a"), &["rbind"], bind("/a", Depth::Recursive)),
+            (Some("bind"), Some("/a"), &[], bind("/a", Depth::One)),
+            (None, Some("a"), &["bind"], bind("/bundle/a", Depth::One)),
+            (
+                Some("none"),
+                Some("/a"),
+                &["rbind", "ro"],
+                bind("/a", Depth::Recursive),
+            ),
+            (Some("tmpfs"), Some("shm"), &[], new("tmpfs", "shm")),
+            (Some("proc"), None, &[], new("proc", "proc")),
+            (Some("cgroup"), Some("cgroup"), &["ro"], Ok(Source::Cgroup)),
+            (
+                None,
+                Some("/a"),
+                &[],
+                Err(r#"mounts: "/x" is not valid: it has neither a type nor the option bind"#.to_owned()),
+            ),
+        ];
+        for (kind, source, options, expected) in cases {
+            assert_eq!(planned(kind, source, options), expected);
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! `exec`: a process added to a running container.
+
+use std::path::{Path, PathBuf};
+
+use croze_cgroups::Cgroup;
+use croze_sys::Errno;
+use croze_sys::caps::Set;
+use croze_sys::clone::{CloneRequest, Cloned, Namespaces};
+use croze_sys::signal::SignalFd;
+use oci_spec::runtime::{Process, Spec};
+
+use super::create::tell_caller;
+use super::run::wait;
+use super::state::status;
+use super::{Attachment, ExecOverrides, ExecProcess, ExecRequest, Warn, WhenPaused};
+use crate::console::{self, Destination};
+use crate::error::{Error, Result, While};
+use crate::hooks::HookState;
+use crate::namespaces::{self, NamespacePlan};
+use crate::plan::ProcessPlan;
+use crate::process::join::{self, Inherited, Target};
+use crate::process::parent::{self, Birthplace, Child};
+use crate::process::protocol;
+use crate::spec::{self, SpecError};
+use crate::state::{Entry, Id, Record, Status, Store};
+
+/// Runs a process in a container. In the foreground the result is its exit code, or 128 and the signal that killed it; detached it
+/// is 0.
+///
+/// # Errors
+/// The container does not run, the process cannot be made, or its command cannot be executed.
+pub fn exec(request: &ExecRequest, warn: Warn<'_>) -> Result<i32> {
+    let id = Id::parse(&request.id)?;
+    let entry = Store::new(&request.settings.root)?.find(&id)?;
+    let record = load(&entry, request)?;
+    let spec = kept_spec(&entry, &record)?;
+    let plan = plan(&spec, request, warn)?;
+    parent::check_preserved(plan.preserve_fds)?;
+    let foreground = request.attachment == Attachment::Foreground;
+    let signals = foreground
+        .then(SignalFd::all)
+        .transpose()
+        .while_doing(|| "take signals for the process".to_owned())?;
+    let console = Destination::open(
+        plan.terminal.is_some(),
+        request.console_socket.as_deref(),
+        request.attachment,
+    )?;
+    let target = target(&spec, &record)?;
+    let (console, receiver) = console.split();
+    let (socket, child_end) = protocol::pair().while_doing(|| "talk to the process".to_owned())?;
+    let cgroup = cgroup(&record, &request.cgroups)?;
+    let inherited = Inherited {
+        socket: child_end,
+        console,
+        target,
+        doors: cgroup.doors()?,
+        keyring: record.keyring.clone(),
+    };
+    let held = (socket, receiver);
+    let inner = || inner_cgroup(&cgroup, &inherited.target, &request.cgroups);
+    let (child, receiver) = launch(&plan, &inherited, held, cgroup.open_unified()?.as_ref(), &inner)?;
+    // The child's end must be the child's alone: its closing is how we hear of the end.
+    drop(inherited);
+    let started = child
+        .set_up(None, &plan)
+        .and_then(|()| child.until_ready(None, &HookState::of(&record, "running", child.pid)))
+        .and_then(|()| receiver.as_ref().map(console::receive_master).transpose())
+        .and_then(|master| {
+            tell_caller(
+                &child,
+                request.pidfd_socket.as_deref(),
+                request.pid_file.as_deref(),
+            )?;
+            child.start()?;
+            Ok(master)
+        });
+    match (started, signals) {
+        (Ok(master), Some(signals)) => Ok(wait(&child, &signals, master)?.as_code()),
+        (Ok(_), None) => Ok(0),
+        (Err(error), _) => Err(end(&child, error)),
+    }
+}
+
+/// A process that could not be started is not left behind.
+fn end(child: &Child, error: Error) -> Error {
+    match child.kill() {
+        Ok(()) => error,
+        Err(left) => Error::Undo {
+            source: Box::new(error),
+            left: left.to_string(),
+        },
+    }
+}
+
+fn load(entry: &Entry, request: &ExecRequest) -> Result<Record> {
+    let refuse = |reason| Error::State {
+        verb: "exec in",
+        id: request.id.clone(),
+        reason,
+    };
+    let record = entry
+        .load()?
+        .ok_or_else(|| refuse("container not running: it is still being created"))?;
+    match (status(entry, &record)?, request.paused) {
+        (Status::Running | Status::Created, _) | (Status::Paused, WhenPaused::Proceed) => Ok(record),
+        (Status::Paused, WhenPaused::Refuse) => {
+            Err(refuse("it is paused: resume it, or use --ignore-paused"))
+        }
+        (Status::Creating, _) => Err(refuse("container not running: it is still being created")),
+        (Status::Stopped, _) => Err(refuse("container not running: it has stopped")),
+    }
+}
+
+fn kept_spec(entry: &Entry, record: &Record) -> Result<Spec> {
+    let raw = entry.load_config()?.ok_or_else(|| Error::NoSpec {
+        id: record.id.clone(),
+    })?;
+    Ok(spec::parse(&raw, "the container's config.json")?.0)
+}
+
+/// Decides everything about the process.
+fn plan(spec: &Spec, request: &ExecRequest, warn: Warn<'_>) -> Result<ProcessPlan> {
+    let linux = spec.linux().as_ref();
+    match &request.process {
+        ExecProcess::File(path) => {
+            let (process, warnings) = spec::load_process(path)?;
+            warnings.iter().for_each(|warning| warn(warning));
+            ProcessPlan::new(&process, linux, request.preserve_fds)
+        }
+        ExecProcess::Overrides(overrides) => {
+            let missing = SpecError::Missing {
+                field: "process",
+                reason: "it is what exec starts from",
+            };
+            let process = overridden(spec.process().clone().ok_or(missing)?, overrides);
+            spec::validate_process(&process)?;
+            let mut plan = ProcessPlan::new(&process, linux, request.preserve_fds)?;
+            plan.add_capabilities(capabilities(&overrides.capabilities)?);
+            Ok(plan)
+        }
+    }
+}
+
+/// The process of the spec with what the command line changes; pure.
+fn overridden(mut process: Process, overrides: &ExecOverrides) -> Process {
+    process.set_args(Some(overrides.args.clone()));
+    process.set_terminal(Some(overrides.terminal.unwrap_or(false)));
+    if !overrides.env.is_empty() {
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend(overrides.env.iter().cloned());
+        process.set_env(Some(env));
+    }
+    if let Some(cwd) = &overrides.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    if let Some((uid, gid)) = overrides.user {
+        process.user_mut().set_uid(uid);
+        if let Some(gid) = gid {
+            process.user_mut().set_gid(gid);
+        }
+    }
+    if !overrides.additional_gids.is_empty() {
+        let mut groups = process.user().additional_gids().clone().unwrap_or_default();
+        groups.extend(&overrides.additional_gids);
+        process.user_mut().set_additional_gids(Some(groups));
+    }
+    if let Some(no_new_privileges) = overrides.no_new_privileges {
+        process.set_no_new_privileges(Some(no_new_privileges));
+    }
+    if overrides.apparmor_profile.is_some() {
+        process.set_apparmor_profile(overrides.apparmor_profile.clone());
+    }
+    if overrides.selinux_label.is_some() {
+        process.set_selinux_label(overrides.selinux_label.clone());
+    }
+    process
+}
+
+fn capabilities(names: &[String]) -> Result<Set> {
+    names
+        .iter()
+        .map(|name| {
+            Set::named(name).ok_or_else(|| {
+                SpecError::Invalid {
+                    field: "--cap".to_owned(),
+                    value: name.clone(),
+                    reason: "there is no such capability",
+                }
+                .into()
+            })
+        })
+        .collect()
+}
+
+/// What the process joins: the namespaces in which the container is not where this process is.
+fn target(spec: &Spec, record: &Record) -> Result<Target> {
+    let gone = || Error::State {
+        verb: "exec in",
+        id: record.id.clone(),
+        reason: "container not running",
+    };
+    let init = record.state.init().ok_or_else(gone)?;
+    let pidfd = init.pidfd()?.ok_or_else(gone)?;
+    let linux = spec.linux().as_ref();
+    let listed = linux
+        .and_then(|linux| linux.namespaces().as_deref())
+        .unwrap_or_default();
+    let kinds = listed
+        .iter()
+        .map(|namespace| namespaces::kind_of(namespace.typ()))
+        .fold(Namespaces::NONE, |kinds, kind| kinds | kind);
+    // Joining the user namespace that one is in already is an error of its own.
+    let kinds = if kinds.contains(Namespaces::USER) && shares_user_namespace(init.pid) {
+        kinds.without(Namespaces::USER)
+    } else {
+        kinds
+    };
+    Ok(Target {
+        init: pidfd,
+        pid: init.pid,
+        kinds,
+    })
+}
+
+fn shares_user_namespace(pid: i32) -> bool {
+    let link = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/user")).ok();
+    link("self").is_some_and(|own| link(&pid.to_string()) == Some(own))
+}
+
+/// Clones the process. The child never returns from here.
+fn launch(
+    plan: &ProcessPlan,
+    inherited: &Inherited,
+    held: (protocol::ParentEnd, Option<std::os::fd::OwnedFd>),
+    unified: Option<&std::os::fd::OwnedFd>,
+    inner: &dyn Fn() -> Result<Option<std::os::fd::OwnedFd>>,
+) -> Result<(Child, Option<std::os::fd::OwnedFd>)> {
+    let mut birthplaces = inherited.target.birthplaces()?;
+    let born = Birthplace::enter(&NamespacePlan::default(), &mut birthplaces)?;
+    let request = CloneRequest {
+        cgroup: unified.map(std::os::fd::AsFd::as_fd),
+        ..CloneRequest::default()
+    };
+    let mut cloned = parent::clone_untraceable(&request);
+    if matches!(&cloned, Err(error) if error.errno == Errno::BUSY)
+        && let Some(inner) = inner()?
+    {
+        let request = CloneRequest {
+            cgroup: Some(std::os::fd::AsFd::as_fd(&inner)),
+            ..request
+        };
+        cloned = parent::clone_untraceable(&request);
+    }
+    match cloned.while_doing(|| "make the process".to_owned())? {
+        Cloned::Child => {
+            drop(held);
+            join::run(plan, inherited)
+        }
+        Cloned::Parent { pid, pidfd } => {
+            born.leave()?;
+            let (socket, receiver) = held;
+            Ok((Child { pid, pidfd, socket }, receiver))
+        }
+    }
+}
+
+/// The directory of version 2 in which the container's first process is, if it is below the container's own: one that enables controllers
+/// for those below it (systemd in a container, an engine in a container) takes no processes itself any more (`EBUSY`).
+fn inner_cgroup(cgroup: &Cgroup, target: &Target, wanted: &[String]) -> Result<Option<std::os::fd::OwnedFd>> {
+    let (Some(outer), []) = (cgroup.unified(), wanted) else {
+        return Ok(None);
+    };
+    let observed = croze_cgroups::observe_process(target.pid)?;
+    let own = observed.unified().map(|tree| tree.own.clone());
+    let Some(path) = own.filter(|own| own != &outer.path && own.starts_with(&outer.path)) else {
+        return Ok(None);
+    };
+    let paths = [(String::new(), path)].into_iter().collect();
+    Ok(Cgroup::from_paths(&paths).open_unified()?)
+}
+
+/// The container's cgroup, or the directories below it that were asked for.
+fn cgroup(record: &Record, wanted: &[String]) -> Result<Cgroup> {
+    let mut paths = record.cgroup.clone();
+    for text in wanted {
+        let (controllers, path) = match text.split_once(':') {
+            Some((controllers, path)) => (controllers.split(',').collect(), path),
+            None => (Vec::new(), text.as_str()),
+        };
+        let inner = below(path)?;
+        let concerned: Vec<String> = if controllers.is_empty() {
+            paths.keys().cloned().collect()
+        } else {
+            controllers.into_iter().map(str::to_owned).collect()
+        };
+        for controller in concerned {
+            let directory = paths
+                .get_mut(&controller)
+                .ok_or_else(|| invalid_cgroup(&controller))?;
+            *directory = directory.join(&inner);
+        }
+    }
+    Ok(Cgroup::from_paths(&paths))
+}
+
+/// A path that stays below where it is joined to.
+fn below(path: &str) -> Result<PathBuf> {
+    let relative = path.trim_start_matches('/');
+    let plain = |component: std::path::Component<'_>| matches!(component, std::path::Component::Normal(_));
+    if Path::new(relative).components().all(plain) {
+        Ok(PathBuf::from(relative))
+    } else {
+        Err(invalid_cgroup(path))
+    }
+}
+
+fn invalid_cgroup(value: &str) -> Error {
+    SpecError::Invalid {
+        field: "--cgroup".to_owned(),
+        value: value.to_owned(),
+        reason: "it must be a controller of this container and a path below its cgroup",
+    }
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::ProcessBuilder;
+
+    #[test]
+    fn the_command_line_changes_only_what_it_names() {
+        let base = ProcessBuilder::default()
+            .terminal(true)
+            .cwd("/w")
+            .env(vec!["A=1".to_owned()])
+            .args(vec!["init".to_owned()])
+            .build()
+            .expect("complete");
+        let overrides = ExecOverrides {
+            args: vec!["ls".to_owned()],
+            env: vec!["B=2".to_owned()],
+            user: Some((7, None)),
+            additional_gids: vec![9],
+            ..ExecOverrides::default()
+        };
+        let process = overridden(base, &overrides);
+        assert_eq!(process.args().as_deref(), Some(&["ls".to_owned()][..]));
+        assert_eq!(
+            process.env().as_deref(),
+            Some(&["A=1".to_owned(), "B=2".to_owned()][..])
+        );
+        assert_eq!((process.user().uid(), process.user().gid()), (7, 0));
+        assert_eq!(process.user().additional_gids(), &Some(vec![9]));
+        assert_eq!(process.cwd(), Path::new("/w"));
+        assert_eq!(process.terminal(), Some(false));
+    }
+
+    #[test]
+    fn a_sub_cgroup_stays_below() {
+        for (path, expected) in [
+            ("a", Some("a")),
+            ("/a/b", Some("a/b")),
+            ("a/../..", None),
+            ("..", None),
+        ] {
+            assert_eq!(below(path).ok(), expected.map(PathBuf::from), "{path}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! `run`: created and started in one call, and waited for unless it is detached.
+
+use std::os::fd::OwnedFd;
+
+use croze_sys::pidfd::{self, Exit};
+use croze_sys::signal::SignalFd;
+
+use super::create::{self, Built, Starter};
+use super::delete::{Force, locked_delete};
+use super::start::run_poststart;
+use super::{Attachment, Reaping, Retention, RunRequest, Warn};
+use crate::console::Foreground;
+use crate::error::{Error, Result, While};
+use crate::process::parent::Child;
+use crate::state::{Event, Id, Locked, Store};
+
+/// Runs a container. In the foreground the result is the process's exit code, or 128 and the signal that killed it; detached it is 0.
+///
+/// # Errors
+/// As `create` and `start`. If the container could not be started nothing of it is left.
+pub fn run(request: &RunRequest, warn: Warn<'_>) -> Result<i32> {
+    let action = || "take signals for the container".to_owned();
+    let foreground = request.attachment == Attachment::Foreground;
+    // Before anything is made: from here on a signal is for the container, or waits for it.
+    let signals = foreground.then(SignalFd::all).transpose().while_doing(action)?;
+    if foreground && request.reaping == Reaping::Subreaper {
+        croze_sys::process::set_child_subreaper(true)
+            .while_doing(|| "become the reaper of orphans".to_owned())?;
+    }
+    let mut built = create::build(&request.create, request.attachment, Starter::Own, warn)?;
+    if let Err(error) = start(&mut built, request) {
+        return Err(built.undo(error));
+    }
+    let master = built.master.take();
+    let Built { child, locked, .. } = built;
+    let Some(signals) = signals else {
+        drop(locked);
+        return Ok(0);
+    };
+    // While it runs other calls may want the lock.
+    drop(locked);
+    let exit = wait(&child, &signals, master)?;
+    if request.retention == Retention::Delete {
+        delete(request)?;
+    }
+    Ok(exit.as_code())
+}
+
+fn start(built: &mut Built, request: &RunRequest) -> Result<()> {
+    let init = crate::state::Identity::of(built.child.pid)?;
+    built.record.state = built
+        .record
+        .state
+        .clone()
+        .next(Event::Launched { init })?
+        .next(Event::Started)?;
+    built.locked.save(&built.record)?;
+    create::tell_caller(
+        &built.child,
+        request.create.pidfd_socket.as_deref(),
+        request.create.pid_file.as_deref(),
+    )?;
+    built.child.start()?;
+    run_poststart(&built.spec, &built.record)
+}
+
+/// Waits for a process in the foreground, and reaps it.
+pub(super) fn wait(child: &Child, signals: &SignalFd, master: Option<OwnedFd>) -> Result<Exit> {
+    Foreground {
+        pidfd: &child.pidfd,
+        pid: child.pid,
+        signals,
+        master,
+    }
+    .wait()?;
+    pidfd::reap(&child.pidfd).while_doing(|| format!("reap process {}", child.pid))
+}
+
+fn delete(request: &RunRequest) -> Result<()> {
+    let id = Id::parse(&request.create.id)?;
+    let locked: Locked = match Store::new(&request.create.settings.root)?
+        .find(&id)
+        .and_then(crate::state::Entry::lock)
+    {
+        Ok(locked) => locked,
+        // Somebody else has deleted it already.
+        Err(crate::state::StoreError::NotFound { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let failed = locked_delete(locked, Force::Kill)?;
+    failed
+        .into_iter()
+        .next()
+        .map_or(Ok(()), |error| Err(Error::Hook(error)))
+}

@@ -1,0 +1,49 @@
+//! Working from a sealed copy of the program.
+//!
+//! A process that enters a container brings its own executable along: through `/proc/PID/exe`, through `#!/proc/self/exe`, or
+//! through pages shared with the file, a container could reach the host's binary and change it (CVE-2019-5736). So `create`, `run`
+//! and `exec` first replace themselves by a copy in memory that nobody can write to, host's root included:
+//!
+//! ```text
+//! croze-rt create … ─ not sealed ─▶ memfd ← the program's bytes, sealed ─ execveat ─▶ croze-rt create … ─ sealed ─▶ goes on
+//! ```
+//!
+//! The binary is small, so that the copy costs less than any way of hiding the original.
+
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStringExt;
+
+use crate::error::{Error, Result, While};
+
+/// Returns at once if the program that runs is a sealed copy; otherwise makes one and executes it with the same arguments
+/// and environment.
+///
+/// To be called before anything is opened or changed: nothing but the arguments and the environment is carried over.
+///
+/// # Errors
+/// There is no memory for the copy, or no `/proc`.
+pub fn ensure() -> Result<()> {
+    let action = || "work from a sealed copy of the program".to_owned();
+    if croze_sys::memfd::is_running_sealed().while_doing(action)? {
+        return Ok(());
+    }
+    let copy = croze_sys::memfd::seal_running_program("croze-rt").while_doing(action)?;
+    let args = strings(std::env::args_os());
+    let env = strings(std::env::vars_os().map(|(name, value)| {
+        let mut pair = name;
+        pair.push("=");
+        pair.push(value);
+        pair
+    }));
+    Err(Error::System {
+        action: action(),
+        source: croze_sys::memfd::execute(&copy, &args, &env),
+    })
+}
+
+/// Arguments and environment come from the kernel as NUL-terminated strings: none has a NUL inside.
+fn strings(texts: impl Iterator<Item = OsString>) -> Vec<CString> {
+    texts
+        .filter_map(|text| CString::new(text.into_vec()).ok())
+        .collect()
+}

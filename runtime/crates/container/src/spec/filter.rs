@@ -1,0 +1,231 @@
+//! Makes a JSON spec fit the strict types: what a caller may expect to be ignored is dropped with a warning, what is missing
+//! and has a default is filled in, and what is wrong is refused with the name of its field.
+
+use croze_sys::caps;
+use serde_json::{Map, Value};
+
+use super::SpecError;
+
+const CAPABILITY_SETS: [&str; 5] = ["bounding", "effective", "permitted", "inheritable", "ambient"];
+const NAMESPACES: [&str; 8] = ["pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"];
+const RLIMITS: [&str; 16] = [
+    "RLIMIT_CPU",
+    "RLIMIT_FSIZE",
+    "RLIMIT_DATA",
+    "RLIMIT_STACK",
+    "RLIMIT_CORE",
+    "RLIMIT_RSS",
+    "RLIMIT_NPROC",
+    "RLIMIT_NOFILE",
+    "RLIMIT_MEMLOCK",
+    "RLIMIT_AS",
+    "RLIMIT_LOCKS",
+    "RLIMIT_SIGPENDING",
+    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",
+    "RLIMIT_RTPRIO",
+    "RLIMIT_RTTIME",
+];
+const ACTIONS: [&str; 9] = [
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_TRAP",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_NOTIFY",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_ALLOW",
+];
+const OPERATORS: [&str; 7] = [
+    "SCMP_CMP_NE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_MASKED_EQ",
+];
+/// Parts of a spec that are about other systems.
+const FOREIGN: [&str; 5] = ["solaris", "windows", "vm", "zos", "freebsd"];
+
+/// Filters a whole spec in place; returns what was dropped, one line each.
+pub(super) fn spec(value: &mut Value) -> Result<Vec<String>, SpecError> {
+    let mut warnings = Vec::new();
+    let Some(root) = value.as_object_mut() else {
+        return Err(invalid("config.json", value, "it must be an object"));
+    };
+    root.retain(|key, _| !FOREIGN.contains(&key.as_str()));
+    if let Some(value) = root.get_mut("process").filter(|value| !value.is_null()) {
+        warnings.append(&mut process(value)?);
+    }
+    if let Some(linux) = object_mut(root, "linux") {
+        for namespace in array_mut(linux, "namespaces") {
+            known(
+                "linux.namespaces.type",
+                namespace.get("type"),
+                &NAMESPACES,
+                "there is no such namespace",
+            )?;
+        }
+        if let Some(profile) = object_mut(linux, "seccomp") {
+            seccomp(profile)?;
+        }
+        if let Some(resources) = object_mut(linux, "resources") {
+            // A limit that is not there is no limit, but the types insist on it.
+            if resources
+                .get("pids")
+                .is_some_and(|pids| pids.get("limit").is_none_or(Value::is_null))
+            {
+                resources.remove("pids");
+            }
+        }
+    }
+    Ok(warnings)
+}
+
+/// Filters a `process` object in place; returns what was dropped, one line each.
+pub(super) fn process(value: &mut Value) -> Result<Vec<String>, SpecError> {
+    let mut warnings = Vec::new();
+    let Some(process) = value.as_object_mut() else {
+        return Err(invalid("process", value, "it must be an object"));
+    };
+    process.entry("user").or_insert_with(|| Value::Object(Map::new()));
+    process
+        .entry("cwd")
+        .or_insert_with(|| Value::String(String::new()));
+    if let Some(sets) = object_mut(process, "capabilities") {
+        for set in CAPABILITY_SETS {
+            let Some(names) = sets.get_mut(set).and_then(Value::as_array_mut) else {
+                continue;
+            };
+            names.retain(|name| {
+                let is_known = name.as_str().is_some_and(|name| caps::Set::named(name).is_some());
+                if !is_known {
+                    warnings.push(format!(
+                        "process.capabilities.{set}: unknown capability {name} ignored"
+                    ));
+                }
+                is_known
+            });
+        }
+    }
+    for limit in array_mut(process, "rlimits") {
+        known(
+            "process.rlimits.type",
+            limit.get("type"),
+            &RLIMITS,
+            "there is no such limit",
+        )?;
+    }
+    Ok(warnings)
+}
+
+fn seccomp(profile: &mut Map<String, Value>) -> Result<(), SpecError> {
+    const UNKNOWN_ACTION: &str = "there is no such action";
+    known(
+        "linux.seccomp.defaultAction",
+        profile.get("defaultAction"),
+        &ACTIONS,
+        UNKNOWN_ACTION,
+    )?;
+    for syscall in array_mut(profile, "syscalls") {
+        known(
+            "linux.seccomp.syscalls.action",
+            syscall.get("action"),
+            &ACTIONS,
+            UNKNOWN_ACTION,
+        )?;
+        let args = syscall.get("args").and_then(Value::as_array);
+        for arg in args.into_iter().flatten() {
+            known(
+                "linux.seccomp.syscalls.args.op",
+                arg.get("op"),
+                &OPERATORS,
+                "there is no such operator",
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn known(field: &str, value: Option<&Value>, names: &[&str], reason: &'static str) -> Result<(), SpecError> {
+    match value {
+        Some(Value::String(name)) if names.contains(&name.as_str()) => Ok(()),
+        Some(other) => Err(invalid(field, other, reason)),
+        None => Err(invalid(field, &Value::Null, "it must be there")),
+    }
+}
+
+fn invalid(field: &str, value: &Value, reason: &'static str) -> SpecError {
+    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    SpecError::Invalid {
+        field: field.to_owned(),
+        value,
+        reason,
+    }
+}
+
+fn object_mut<'a>(parent: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Map<String, Value>> {
+    parent.get_mut(key).and_then(Value::as_object_mut)
+}
+
+fn array_mut<'a>(parent: &'a mut Map<String, Value>, key: &str) -> impl Iterator<Item = &'a mut Value> {
+    parent
+        .get_mut(key)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn unknown_capabilities_are_dropped_with_a_warning() {
+        let mut value = json!({"process": {"cwd": "/", "capabilities": {
+            "bounding": ["CAP_CHOWN", "CAP_FUTURE"], "effective": ["CAP_KILL"]}}});
+        let warnings = spec(&mut value).expect("lenient");
+        assert_eq!(
+            warnings,
+            [r#"process.capabilities.bounding: unknown capability "CAP_FUTURE" ignored"#]
+        );
+        assert_eq!(
+            value["process"],
+            json!({"cwd": "/", "user": {}, "capabilities": {"bounding": ["CAP_CHOWN"], "effective": ["CAP_KILL"]}})
+        );
+    }
+
+    #[test]
+    fn what_no_system_knows_is_refused_by_name() {
+        let cases = [
+            (
+                json!({"linux": {"namespaces": [{"type": "moon"}]}}),
+                "linux.namespaces.type",
+            ),
+            (
+                json!({"process": {"rlimits": [{"type": "RLIMIT_JOY"}]}}),
+                "process.rlimits.type",
+            ),
+            (
+                json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_MAYBE"}}}),
+                "linux.seccomp.defaultAction",
+            ),
+            (json!({"linux": {"seccomp": {}}}), "linux.seccomp.defaultAction"),
+            (
+                json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"action": "?"}]}}}),
+                "linux.seccomp.syscalls.action",
+            ),
+            (json!({"process": 7}), "process"),
+            (json!([]), "config.json"),
+        ];
+        for (mut value, expected) in cases {
+            match spec(&mut value) {
+                Err(SpecError::Invalid { field, .. }) => assert_eq!(field, expected),
+                other => panic!("{expected}: {other:?}"),
+            }
+        }
+    }
+}

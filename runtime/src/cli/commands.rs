@@ -1,0 +1,290 @@
+//! Each verb: resolved arguments, one operation, its result printed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use croze_container::ops::{
+    self, Attachment, CgroupDriver, CreateRequest, DeleteRequest, ExecOverrides, ExecProcess, ExecRequest,
+    Force, Keyring, KillRequest, Reach, Reaping, Retention, RootSwitch, RunRequest, Settings, WhenPaused,
+};
+use croze_container::sealed;
+
+use super::args::{
+    CreateArgs, DeleteArgs, ExecArgs, Globals, Invocation, KillArgs, ListArgs, ListFormat, PsArgs, RunArgs,
+    Verb,
+};
+use super::log::{Level, Log};
+use super::{features, output, spec};
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// The operation failed.
+    #[error(transparent)]
+    Container(#[from] croze_container::Error),
+    /// The result could not be printed.
+    #[error("cannot write to standard output")]
+    Output(#[from] std::io::Error),
+    /// The result could not be put into JSON.
+    #[error("cannot write JSON")]
+    Json(#[from] serde_json::Error),
+    /// A path could not be made absolute: the working directory is gone.
+    #[error("cannot tell the absolute path of {}", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// `spec` failed.
+    #[error(transparent)]
+    Spec(#[from] spec::SpecError),
+    /// `exec` got neither a command nor a process file.
+    #[error("process args cannot be empty: give a command, or a file with --process")]
+    NoCommand,
+    /// `ps` could not be run.
+    #[error("cannot run ps")]
+    Ps {
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// No place for records.
+    #[error("XDG_RUNTIME_DIR is not set: give a directory with --root")]
+    NoRoot,
+}
+
+/// Continues in a sealed copy of this program if the verb looks like one that needs it, before anything is
+/// spent on the command line that the copy would do again. An id that reads like a verb only costs a copy. A
+/// failure is told when the verb is carried out.
+pub(crate) fn seal_early() {
+    if std::env::args_os().any(|argument| argument == "create" || argument == "run" || argument == "exec") {
+        sealed::ensure().ok();
+    }
+}
+
+/// Does what the command line says; returns the exit code.
+pub(crate) fn execute(invocation: &Invocation, log: &Log) -> Result<u8, CommandError> {
+    let globals = &invocation.globals;
+    log.line(
+        Level::Debug,
+        &format!("{} as {:?}", invocation.verb.name(), std::env::args_os()),
+    );
+    match &invocation.verb {
+        // These carry this program into a container, so they do it with a copy that nobody can write to.
+        Verb::Create(_) | Verb::Run(_) | Verb::Exec(_) => sealed::ensure()?,
+        Verb::Features => return show(&(features::json()? + "\n")),
+        Verb::Spec(args) => return Ok(spec::write(&args.bundle, args.rootless).map(|()| 0)?),
+        _ => {}
+    }
+    let settings = settings(globals)?;
+    match &invocation.verb {
+        Verb::Create(args) => {
+            ops::create(&create(settings, args)?, &|text| log.line(Level::Warning, text))?;
+        }
+        Verb::Start(args) => ops::start(&settings, &args.id)?,
+        Verb::Run(args) => return run(settings, args, log),
+        Verb::State(args) => return show(&output::state(&ops::state(&settings, &args.id)?)?),
+        Verb::Kill(args) => kill(settings, args)?,
+        Verb::Delete(args) => delete(settings, args, log)?,
+        Verb::Exec(args) => return exec(settings, args, log),
+        Verb::Pause(args) => ops::pause(&settings, &args.id)?,
+        Verb::Resume(args) => ops::resume(&settings, &args.id)?,
+        Verb::List(args) => return list(&settings, args, log),
+        Verb::Ps(args) => return ps(&settings, args),
+        Verb::Spec(_) | Verb::Features => {}
+    }
+    Ok(0)
+}
+
+fn show(text: &str) -> Result<u8, CommandError> {
+    output::print(text)?;
+    Ok(0)
+}
+
+fn settings(globals: &Globals) -> Result<Settings, CommandError> {
+    let root = match &globals.root {
+        Some(root) => absolute(root)?,
+        None if rustix::process::geteuid().is_root() => PathBuf::from("/run/croze-rt"),
+        None => {
+            let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+            Path::new(&runtime.ok_or(CommandError::NoRoot)?).join("croze-rt")
+        }
+    };
+    let cgroup_driver = if globals.systemd_cgroup {
+        CgroupDriver::Systemd
+    } else {
+        CgroupDriver::Cgroupfs
+    };
+    Ok(Settings { root, cgroup_driver })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
+    std::path::absolute(path).map_err(|source| CommandError::Path {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn optional(path: Option<&PathBuf>) -> Result<Option<PathBuf>, CommandError> {
+    path.map(|path| absolute(path)).transpose()
+}
+
+fn create(settings: Settings, args: &CreateArgs) -> Result<CreateRequest, CommandError> {
+    Ok(CreateRequest {
+        settings,
+        id: args.id.clone(),
+        bundle: absolute(&args.bundle)?,
+        console_socket: optional(args.console_socket.as_ref())?,
+        pidfd_socket: optional(args.pidfd_socket.as_ref())?,
+        pid_file: optional(args.pid_file.as_ref())?,
+        root_switch: if args.no_pivot {
+            RootSwitch::Move
+        } else {
+            RootSwitch::Pivot
+        },
+        keyring: if args.no_new_keyring {
+            Keyring::Inherit
+        } else {
+            Keyring::New
+        },
+        preserve_fds: args.preserve_fds,
+    })
+}
+
+fn run(settings: Settings, args: &RunArgs, log: &Log) -> Result<u8, CommandError> {
+    let request = RunRequest {
+        create: create(settings, &args.create)?,
+        attachment: if args.detach {
+            Attachment::Detached
+        } else {
+            Attachment::Foreground
+        },
+        retention: if args.keep {
+            Retention::Keep
+        } else {
+            Retention::Delete
+        },
+        reaping: if args.no_subreaper {
+            Reaping::Plain
+        } else {
+            Reaping::Subreaper
+        },
+    };
+    Ok(exit_code(ops::run(&request, &|text| {
+        log.line(Level::Warning, text);
+    })?))
+}
+
+/// Codes of processes are a byte; anything else would be an error of ours.
+fn exit_code(code: i32) -> u8 {
+    u8::try_from(code).unwrap_or(255)
+}
+
+fn kill(settings: Settings, args: &KillArgs) -> Result<(), CommandError> {
+    let reach = if args.all { Reach::All } else { Reach::Init };
+    Ok(ops::kill(&KillRequest {
+        settings,
+        id: args.id.clone(),
+        signal: args.signal,
+        reach,
+    })?)
+}
+
+fn delete(settings: Settings, args: &DeleteArgs, log: &Log) -> Result<(), CommandError> {
+    let force = if args.force { Force::Kill } else { Force::Refuse };
+    for failed in ops::delete(&DeleteRequest {
+        settings,
+        id: args.id.clone(),
+        force,
+    })? {
+        log.line(Level::Warning, &croze_container::error::chain(&failed));
+    }
+    Ok(())
+}
+
+fn exec(settings: Settings, args: &ExecArgs, log: &Log) -> Result<u8, CommandError> {
+    let process = match &args.process {
+        Some(file) => ExecProcess::File(absolute(file)?),
+        None if args.command.is_empty() => return Err(CommandError::NoCommand),
+        None => ExecProcess::Overrides(Box::new(ExecOverrides {
+            args: args.command.clone(),
+            env: args.env.clone(),
+            cwd: args.cwd.clone(),
+            user: args.user,
+            additional_gids: args.additional_gids.clone(),
+            capabilities: args.cap.clone(),
+            terminal: args.tty.then_some(true),
+            no_new_privileges: args.no_new_privs.then_some(true),
+            apparmor_profile: args.apparmor.clone(),
+            selinux_label: args.process_label.clone(),
+        })),
+    };
+    let request = ExecRequest {
+        settings,
+        id: args.id.clone(),
+        process,
+        console_socket: optional(args.console_socket.as_ref())?,
+        pidfd_socket: optional(args.pidfd_socket.as_ref())?,
+        pid_file: optional(args.pid_file.as_ref())?,
+        attachment: if args.detach {
+            Attachment::Detached
+        } else {
+            Attachment::Foreground
+        },
+        preserve_fds: args.preserve_fds,
+        cgroups: args.cgroup.clone(),
+        paused: if args.ignore_paused {
+            WhenPaused::Proceed
+        } else {
+            WhenPaused::Refuse
+        },
+    };
+    Ok(exit_code(ops::exec(&request, &|text| {
+        log.line(Level::Warning, text);
+    })?))
+}
+
+fn list(settings: &Settings, args: &ListArgs, log: &Log) -> Result<u8, CommandError> {
+    let listing = ops::list(settings)?;
+    for (id, error) in &listing.damaged {
+        log.line(
+            Level::Error,
+            &format!("load container {id}: {}", croze_container::error::chain(error)),
+        );
+    }
+    let containers = &listing.containers;
+    if args.quiet {
+        return show(&containers.iter().fold(String::new(), |all, c| all + &c.id + "\n"));
+    }
+    match args.format {
+        ListFormat::Json => show(&output::list_json(containers)?),
+        ListFormat::Table => show(&output::list_table(containers)),
+    }
+}
+
+fn ps(settings: &Settings, args: &PsArgs) -> Result<u8, CommandError> {
+    let pids = ops::processes(settings, &args.id)?;
+    if args.format == ListFormat::Json {
+        return show(&(serde_json::to_string(&pids)? + "\n"));
+    }
+    let default = ["-ef".to_owned()];
+    let arguments = if args.arguments.is_empty() {
+        &default[..]
+    } else {
+        &args.arguments
+    };
+    let result = Command::new("ps")
+        .args(arguments)
+        .output()
+        .map_err(|source| CommandError::Ps { source })?;
+    if !result.status.success() {
+        let text = String::from_utf8_lossy(&result.stderr).trim().to_owned();
+        return Err(CommandError::Ps {
+            source: std::io::Error::other(text),
+        });
+    }
+    show(&output::matching_lines(
+        &String::from_utf8_lossy(&result.stdout),
+        &pids,
+    ))
+}
