@@ -1,0 +1,269 @@
+//! Flights: the work on one layer, shared by everybody who wants it.
+//!
+//! ```text
+//!   pull A --.                      .--> download (async) --pieces--> unpack (blocking) --.
+//!             >-- one flight -------                                                       >-- outcome, told to all
+//!   pull B --'                      '--> or: nothing to fetch, the blob is here ----------'
+//! ```
+//!
+//! A flight runs as a task of its own. It lives as long as somebody waits for it; when the last one goes, the download stops, the unpacking
+//! thread sees the end of its input, fails, and removes what it had made.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use croze_model::{Digest, Error, ErrorKind, Reference, Result};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::{ImageError, copy};
+use crate::layer::Stored;
+use crate::progress::LayerState;
+use crate::records::ImageLayer;
+use crate::store::Images;
+
+/// How many pieces of a download may wait for the unpacking thread.
+const WAITING_PIECES: usize = 32;
+/// How long a failed pull waits for its cancelled flights before it says that it failed.
+const CLEANING: Duration = Duration::from_secs(10);
+
+/// The flights in the air, by blob and diff id.
+#[derive(Debug, Default)]
+pub(crate) struct Flights {
+    flying: Mutex<HashMap<(Digest, Digest), Weak<Flight>>>,
+}
+
+/// A flight that somebody waits for.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    state: watch::Receiver<FlightState>,
+    /// Dropped with the last waiter, which the flight's task sees.
+    _wanted: oneshot::Sender<()>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct FlightState {
+    layer: LayerState,
+    received: u64,
+    outcome: Option<Outcome>,
+}
+
+type Outcome = Result<Landed, Arc<Error>>;
+
+/// What a flight brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Landed {
+    pub(crate) stored: Stored,
+    /// Bytes that came over the network.
+    pub(crate) fetched: u64,
+}
+
+/// A flight, and whether the caller began it.
+pub(crate) struct Boarded {
+    pub(crate) flight: Arc<Flight>,
+    pub(crate) began: bool,
+}
+
+impl Images {
+    /// Joins the flight of a layer, or begins one.
+    pub(crate) fn board(&self, reference: &Reference, layer: &ImageLayer) -> Boarded {
+        let key = (layer.blob, layer.diff_id);
+        let mut flying = self
+            .inner
+            .flights
+            .flying
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flying.get(&key).and_then(Weak::upgrade) {
+            let over = flight.state.borrow().outcome.is_some();
+            if !over {
+                return Boarded { flight, began: false };
+            }
+        }
+        let (sender, state) = watch::channel(FlightState::default());
+        let (wanted, unwanted) = oneshot::channel();
+        let flight = Arc::new(Flight {
+            state,
+            _wanted: wanted,
+        });
+        flying.retain(|_, flight| flight.strong_count() > 0);
+        flying.insert(key, Arc::downgrade(&flight));
+        let task = FlightTask {
+            images: self.clone(),
+            reference: reference.clone(),
+            layer: layer.clone(),
+            state: sender,
+        };
+        tokio::spawn(task.run(unwanted));
+        Boarded { flight, began: true }
+    }
+}
+
+impl Flight {
+    /// Waits for the outcome, and tells every change on the way.
+    pub(crate) async fn wait(&self, mut tell: impl FnMut(LayerState, u64)) -> Result<Landed> {
+        let mut state = self.state.clone();
+        loop {
+            let now = state.borrow_and_update().clone();
+            tell(now.layer, now.received);
+            match now.outcome {
+                Some(Ok(landed)) => return Ok(landed),
+                Some(Err(error)) => return Err(copy(&error)),
+                None => {}
+            }
+            if state.changed().await.is_err() {
+                // The task ended without an outcome: it panicked, or the runtime is going down.
+                return Err(ImageError::CutOff {
+                    what: "a layer".to_owned(),
+                }
+                .into());
+            }
+        }
+    }
+}
+
+/// A flight seen from outside: it does not keep the flight in the air.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    flight: Weak<Flight>,
+    state: watch::Receiver<FlightState>,
+}
+
+impl Trace {
+    pub(crate) fn of(flight: &Arc<Flight>) -> Self {
+        Self {
+            flight: Arc::downgrade(flight),
+            state: flight.state.clone(),
+        }
+    }
+
+    /// Waits until a flight that nobody wants any more has cleaned up; one that others want is not waited for.
+    pub(crate) async fn gone(mut self) {
+        if self.flight.strong_count() > 0 {
+            return;
+        }
+        let landed = self.state.wait_for(|state| state.outcome.is_some());
+        if tokio::time::timeout(CLEANING, landed).await.is_err() {
+            tracing::warn!("a cancelled download takes long to clean up");
+        }
+    }
+}
+
+struct FlightTask {
+    images: Images,
+    reference: Reference,
+    layer: ImageLayer,
+    state: watch::Sender<FlightState>,
+}
+
+impl FlightTask {
+    async fn run(self, mut unwanted: oneshot::Receiver<()>) {
+        // Held until the end, so that nothing of this layer is swept while it is made, whoever still waits.
+        let pinned = self
+            .images
+            .inner
+            .pins
+            .pin(vec![self.layer.blob, self.layer.diff_id]);
+        let outcome = self.fly(&mut unwanted).await;
+        let complete = outcome.is_ok();
+        self.state.send_modify(|state| {
+            if outcome.is_ok() {
+                state.layer = LayerState::Done;
+            }
+            state.outcome = Some(outcome.map_err(Arc::new));
+        });
+        drop(pinned);
+        let cancelled = matches!(unwanted.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        if cancelled && complete {
+            // It was finished when the last one went: no image will name it, unless a pull pinned it.
+            if let Err(error) = self.images.collect().await {
+                tracing::warn!(error = %error.one_line(), "what a cancelled download left stays for now");
+            }
+        }
+    }
+
+    async fn fly(&self, unwanted: &mut oneshot::Receiver<()>) -> Result<Landed> {
+        let cancelled = || {
+            Error::from(ImageError::CutOff {
+                what: format!("layer {}", self.layer.blob),
+            })
+        };
+        let _slot = tokio::select! {
+            slot = self.images.inner.slots.acquire() => slot.map_err(|_| cancelled())?,
+            _ = &mut *unwanted => return Err(cancelled()),
+        };
+        if let Some(stored) = self.use_blob().await? {
+            return Ok(Landed { stored, fetched: 0 });
+        }
+        self.tell(LayerState::Downloading, 0);
+        let (sender, pieces) = mpsc::channel(WAITING_PIECES);
+        let layer = self.layer.clone();
+        let inner = self.images.inner.clone();
+        let unpacking = tokio::task::spawn_blocking(move || inner.store_arriving(&layer, pieces));
+        let fetched = tokio::select! {
+            fetched = self.fetch(sender) => fetched,
+            _ = &mut *unwanted => Err(cancelled()),
+        };
+        // Whatever happened, the sender is gone by now and the thread comes to an end.
+        let stored = unpacking.await.map_err(|_| cancelled());
+        fetched?;
+        Ok(Landed {
+            stored: stored??,
+            fetched: self.layer.blob_size,
+        })
+    }
+
+    /// Uses the blob if it is here. One that turns out damaged was removed, and is fetched again.
+    async fn use_blob(&self) -> Result<Option<Stored>> {
+        let layer = self.layer.clone();
+        let state = self.state.clone();
+        self.images
+            .blocking("a layer", move |inner| {
+                if inner.content.size(&layer.blob)? != Some(layer.blob_size) {
+                    return Ok(None);
+                }
+                state.send_modify(|state| {
+                    state.layer = LayerState::Unpacking;
+                    state.received = layer.blob_size;
+                });
+                match inner.store_blob(&layer) {
+                    Ok(stored) => Ok(Some(stored)),
+                    Err(error)
+                        if error.kind() == ErrorKind::Corrupt
+                            && inner.content.size(&layer.blob)?.is_none() =>
+                    {
+                        tracing::warn!(blob = %layer.blob, "a damaged blob was removed and is fetched again");
+                        Ok(None)
+                    }
+                    Err(error) => Err(error),
+                }
+            })
+            .await
+    }
+
+    /// Downloads into the channel. That nobody listens any more is no error here: the listener has one.
+    async fn fetch(&self, pieces: mpsc::Sender<Bytes>) -> Result<()> {
+        let registry = &self.images.inner.registry;
+        let mut blob = registry
+            .blob(&self.reference, &self.layer.blob, self.layer.blob_size)
+            .await?;
+        let mut received = 0;
+        while let Some(piece) = blob.next().await? {
+            received += piece.len() as u64;
+            if pieces.send(piece).await.is_err() {
+                return Ok(());
+            }
+            self.tell(LayerState::Downloading, received);
+        }
+        self.tell(LayerState::Unpacking, received);
+        Ok(())
+    }
+
+    fn tell(&self, layer: LayerState, received: u64) {
+        self.state.send_modify(|state| {
+            state.layer = layer;
+            state.received = received;
+        });
+    }
+}

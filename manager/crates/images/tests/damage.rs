@@ -1,0 +1,200 @@
+//! What damage on the disk and hostile registries do to images, and what they must not do.
+#![allow(clippy::unwrap_used, reason = "what fails in a test's helper fails the test")]
+
+#[allow(dead_code, reason = "shared with the other suite, which needs more of it")]
+mod world;
+
+use std::fs;
+use std::path::PathBuf;
+
+use croze_images::{LayerOrigin, LayerState, Progress, RemoveOptions};
+use croze_model::{Digest, ErrorKind};
+use world::{INDEX, Layer, MANIFEST, Reply, Stored, World, layer, open, platform};
+
+fn image_file(world: &World, id: &Digest) -> PathBuf {
+    world
+        .root
+        .path()
+        .join("images")
+        .join(format!("{}.json", id.hex()))
+}
+
+#[tokio::test]
+async fn nothing_is_cleaned_up_while_an_image_cannot_be_read() {
+    for newer in [false, true] {
+        let world = World::new().await;
+        world.image("a/one", "1", &[layer(&[("f", "1")])]);
+        world.image("a/two", "1", &[layer(&[("g", "2")])]);
+        let one = world.pull("a/one:1").await.unwrap().id;
+        world.pull("a/two:1").await.unwrap();
+        let before = world.stored();
+        let record = image_file(&world, &one);
+        let text = fs::read_to_string(&record).unwrap();
+        let damage = if newer {
+            text.replace("\"version\":1", "\"version\":99")
+        } else {
+            text[..40].to_owned()
+        };
+        fs::write(&record, damage).unwrap();
+        let (_, again) = open(world.root.path()).await;
+        assert_eq!(again.collect().await.unwrap(), 0);
+        assert!(world.pull("a/missing:1").await.is_err());
+        assert_eq!(world.stored(), before, "newer: {newer}");
+        // The other image can be used and removed meanwhile.
+        assert_eq!(world.remove("a/two:1").await.unwrap().bytes_freed, 0);
+        if newer {
+            fs::write(&record, text).unwrap();
+        } else {
+            world.pull("a/one:1").await.unwrap();
+            assert!(world.images.resolve(&one.short()).await.is_ok());
+        }
+        assert!(world.images.collect().await.unwrap() > 0);
+        world.remove("a/one:1").await.unwrap();
+        assert_eq!(world.stored().layers, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_pull_heals_a_damaged_config_manifest_and_layer_record() {
+    let world = World::new().await;
+    let base = layer(&[("f", "1")]);
+    let (manifest, _) = world.image("a/b", "1", std::slice::from_ref(&base));
+    let id = world.pull("a/b:1").await.unwrap().id;
+    for digest in [&id, &manifest] {
+        let blob = world.root.path().join("content/blobs/sha256").join(digest.hex());
+        let whole = fs::read(&blob).unwrap();
+        // As long as before, and still JSON for the config: only its digest tells.
+        let text = String::from_utf8(whole.clone())
+            .unwrap()
+            .replace("amd64", "arm64");
+        let damaged = text.replacen("schemaVersion", "schemaversion", 1);
+        assert!(damaged.len() == whole.len() && damaged.as_bytes() != whole);
+        fs::write(&blob, damaged).unwrap();
+        world.pull("a/b:1").await.unwrap();
+        assert_eq!(fs::read(&blob).unwrap(), whole);
+    }
+    assert!(world.images.inspect(&id.short()).await.is_ok());
+
+    let record = world.tree(&base).with_file_name("layer.json");
+    fs::write(&record, "").unwrap();
+    world.pull("a/b:1").await.unwrap();
+    world.snapshots.prepare("container", &[base.diff_id]).unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_blob_that_still_unpacks_is_fetched_again() {
+    let world = World::new().await;
+    let packed = layer(&[("f", "content")]);
+    let mut plain = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed.blob[..]), &mut plain).unwrap();
+    let plain = Layer {
+        blob: plain,
+        diff_id: packed.diff_id,
+    };
+    world.image("a/b", "1", std::slice::from_ref(&plain));
+    world.pull("a/b:1").await.unwrap();
+    let blobs = world.root.path().join("content/blobs/sha256");
+    let blob = blobs.join(Digest::of(&plain.blob).hex());
+    let mut damaged = plain.blob.clone();
+    damaged[512] ^= 1;
+    fs::write(&blob, damaged).unwrap();
+    world.snapshots.remove_layer(&plain.diff_id).unwrap();
+    let again = world.pull("a/b:1").await.unwrap();
+    assert_eq!(again.layers[0].origin, LayerOrigin::Downloaded);
+    assert_eq!(fs::read(&blob).unwrap(), plain.blob);
+
+    // A damaged header of a gzip file gives the same tar, and yet it is not the blob of this digest.
+    world.image("a/packed", "1", std::slice::from_ref(&packed));
+    world.pull("a/packed:1").await.unwrap();
+    let blob = blobs.join(Digest::of(&packed.blob).hex());
+    let mut damaged = packed.blob.clone();
+    damaged[4] ^= 1;
+    fs::write(&blob, damaged).unwrap();
+    world.snapshots.remove_layer(&packed.diff_id).unwrap();
+    world.pull("a/packed:1").await.unwrap();
+    assert_eq!(fs::read(&blob).unwrap(), packed.blob);
+}
+
+#[tokio::test]
+async fn manifests_that_no_image_has_are_refused_before_anything_is_fetched() {
+    let world = World::new().await;
+    let base = layer(&[("f", "1")]);
+    world.image("a/many", "1", &vec![base.clone(); 1001]);
+    let error = world.pull("a/many:1").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.what().contains("1001 layers"), "{}", error.what());
+
+    world.image("a/b", "1", std::slice::from_ref(&base));
+    let served = world.content.lock().unwrap()["/v2/a/b/manifests/1"].body.clone();
+    let manifest = String::from_utf8(served).unwrap();
+    let size = format!("\"size\":{}", base.blob.len());
+    for (name, manifest, message) in [
+        (
+            "a/large",
+            manifest.replace(&size, "\"size\":10000000000000"),
+            "10000000000000 bytes",
+        ),
+        (
+            "a/secret",
+            manifest.replace("tar+gzip", "tar+gzip+encrypted"),
+            "is encrypted",
+        ),
+    ] {
+        world.document(name, "1", MANIFEST, manifest.as_bytes());
+        let error = world.pull(&format!("{name}:1")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{}", error.one_line());
+        assert!(error.what().contains(message), "{}", error.what());
+    }
+    assert_eq!((world.asked(&base), world.stored()), (0, Stored::default()));
+}
+
+#[tokio::test]
+async fn a_digest_that_was_pulled_is_a_name_of_its_own() {
+    let world = World::new().await;
+    let (digest, size) = world.image("a/b", "1", &[layer(&[("f", "1")])]);
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{"mediaType":"{MANIFEST}","digest":"{digest}","size":{size},"platform":{{"os":"linux","architecture":"amd64"}}}}]}}"#
+    );
+    world.document("a/b", "2", INDEX, index.as_bytes());
+    let by_digest = format!("a/b@{digest}");
+    world.pull("a/b:1").await.unwrap();
+    let error = world.remove(&by_digest).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.one_line());
+    world.pull(&by_digest).await.unwrap();
+    world.pull("a/b:2").await.unwrap();
+    let removed = world.remove(&by_digest).await.unwrap();
+    assert_eq!(removed.untagged, [world.reference(&by_digest)]);
+    assert_eq!(removed.deleted, []);
+    assert_eq!(world.stored().tags, 2);
+
+    world.pull(&by_digest).await.unwrap();
+    world.remove("a/b:1").await.unwrap();
+    world.remove("a/b:2").await.unwrap();
+    assert_eq!(world.stored().images, 1, "the digest still names it");
+    let removed = world.remove(&by_digest).await.unwrap();
+    assert_eq!(removed.deleted.len(), 1);
+    assert_eq!(world.stored(), Stored::default());
+    let options = RemoveOptions { force: true };
+    assert!(world.images.remove(&by_digest, options, &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn who_waits_for_another_registrys_download_does_not_share_its_failure() {
+    let world = World::new().await;
+    let base = layer(&[("f", "1")]);
+    world.image("a/bad", "1", std::slice::from_ref(&base));
+    world.image("a/good", "1", std::slice::from_ref(&base));
+    let busy = Reply::new(503, "");
+    world.serve(format!("/v2/a/bad/blobs/{}", Digest::of(&base.blob)), busy);
+    let (progress, mut state) = Progress::new();
+    let (images, reference) = (world.images.clone(), world.reference("a/bad:1"));
+    let bad = tokio::spawn(async move { images.pull(&reference, &platform("linux/amd64"), &progress).await });
+    state
+        .wait_for(|state| state.layers.iter().any(|l| l.state == LayerState::Downloading))
+        .await
+        .unwrap();
+    let good = world.pull("a/good:1").await.unwrap();
+    assert_eq!(good.layers[0].origin, LayerOrigin::Downloaded);
+    assert_eq!(bad.await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(world.stored().images, 1);
+}

@@ -1,0 +1,39 @@
+//! A client of OCI distribution registries: resolve a reference, fetch blobs.
+//!
+//! ```text
+//!   reference -> endpoint -> GET manifests/<tag or digest>
+//!                              index or list -> choose the platform -> GET manifests/<digest>
+//!                              manifest       <------------------------'
+//!   descriptor -> GET blobs/<digest> -> pieces; a broken connection goes on with Range
+//! ```
+//!
+//! It is a thin client of its own on top of an HTTP client, because the parts that matter here are the ones that general clients leave
+//! out: bounds on everything that is read, resumption, redirects without credentials, and errors that say which registry, repository and
+//! address failed and what to do.
+//!
+//! Invariants:
+//! - Nothing from a registry is trusted: a manifest's digest is checked against the reference, the index that named it and the registry's own
+//!   header; a document that is a manifest and an index at once is refused (CVE-2021-41190); sizes are bounded before bytes are read.
+//! - Credentials (tokens) go to the registry only: never along a redirect. URLs in descriptors ("foreign layers") are never fetched
+//!   (CVE-2020-15157): such a blob is asked for at the registry like any other.
+//! - Registries on loopback addresses are spoken to in plain HTTP, all others in HTTPS.
+//!
+//! What it deliberately does not do (yet): logins, mirrors, push. Blobs' digests are checked by who stores them.
+#![forbid(unsafe_code)]
+
+mod auth;
+mod blob;
+mod client;
+mod endpoint;
+mod error;
+mod manifest;
+#[cfg(test)]
+mod test_server;
+
+pub use blob::BlobStream;
+pub use client::Registry;
+pub use error::RegistryError;
+pub use manifest::{Resolved, parse_digest};
+
+/// The largest manifest or index that is read, in bytes (the distribution specification's recommendation).
+pub const MAX_MANIFEST: u64 = 4 << 20;

@@ -1,0 +1,190 @@
+//! Active snapshots: prepared, listed, measured, removed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use croze_model::{Digest, Result};
+use croze_store::{Listing, Records, sync_dir};
+
+use crate::chain::{self, Lower, MAX_LAYERS};
+use crate::error::SnapshotError;
+use crate::layers::is_taken;
+use crate::records::{ChainRecord, LayerRecord, SnapshotRecord};
+use crate::store::{CHAIN_FILE, SNAPSHOT_FILE, Snapshots, TREE};
+use crate::tree;
+
+/// The longest id of a snapshot, in bytes.
+const MAX_ID: usize = 128;
+
+/// What a snapshot's writable directory uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Files, directories and everything else.
+    pub inodes: u64,
+}
+
+impl Snapshots {
+    /// Makes an active snapshot `id` over a stack of layers, base first. Its root directory has the owner and mode that the image's root
+    /// has. It is durable when this returns.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the id is taken, `NotFound` if a layer is not here, `Unsupported` for more layers than overlayfs stacks.
+    pub fn prepare(&self, id: &str, diff_ids: &[Digest]) -> Result<SnapshotRecord> {
+        check_id(id)?;
+        let exists = || SnapshotError::Exists { id: id.to_owned() };
+        let active = self.dir("active").join(id);
+        if active.exists() {
+            return Err(exists().into());
+        }
+        // No layer may go between being found here and being named by the new record.
+        let counts = self.lock();
+        let layers = self.lowers(diff_ids)?;
+        let _in_use = self.hold(counts, layers.iter().map(|layer| layer.key).collect());
+        let lowers: Vec<Lower> = layers
+            .iter()
+            .map(|layer| Lower::new(self.layer_tree(&layer.key), layer))
+            .collect();
+        let implicit = self.implicit_layer(diff_ids, &layers, &lowers)?;
+        let record = SnapshotRecord {
+            id: id.to_owned(),
+            diff_ids: diff_ids.to_vec(),
+            layers: layers.iter().map(|layer| layer.key).collect(),
+            implicit,
+        };
+
+        let staging = self.staging()?;
+        let new = staging.path().join(id);
+        let upper = new.join("upper");
+        self.create_tree(&upper)?;
+        let work = new.join("work");
+        fs::create_dir(&work).map_err(SnapshotError::file("create directory", &work))?;
+        fs::set_permissions(&work, fs::Permissions::from_mode(0o700))
+            .map_err(SnapshotError::file("change the mode of", &work))?;
+        if let Some(source) = chain::root_source(&lowers) {
+            tree::copy_metadata(&source, &upper)?;
+        }
+        Records::nested(staging.path(), SNAPSHOT_FILE)
+            .save(&record)
+            .map_err(SnapshotError::record("write", format!("snapshot {id}")))?;
+        match fs::rename(&new, &active) {
+            Ok(()) => {}
+            Err(e) if is_taken(&e) => return Err(exists().into()),
+            Err(e) => return Err(SnapshotError::file("rename to", &active)(e).into()),
+        }
+        let parent = self.dir("active");
+        sync_dir(&parent).map_err(SnapshotError::record("write", parent.display().to_string()))?;
+        Ok(record)
+    }
+
+    /// The record of an active snapshot.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none of this id.
+    pub fn snapshot(&self, id: &str) -> Result<SnapshotRecord> {
+        Ok(self.load_snapshot(id)?)
+    }
+
+    /// Every active snapshot whose record can be read.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn list(&self) -> Result<Vec<SnapshotRecord>> {
+        Ok(self.survey_active()?.records)
+    }
+
+    /// What the snapshot's writable directory uses.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none of this id.
+    pub fn usage(&self, id: &str) -> Result<Usage> {
+        self.load_snapshot(id)?;
+        let upper = self.dir("active").join(id).join("upper");
+        let used = croze_sys::tree::usage(&upper).map_err(SnapshotError::file("measure", &upper))?;
+        Ok(Usage {
+            bytes: used.bytes,
+            inodes: used.inodes,
+        })
+    }
+
+    /// Removes a snapshot and what was written into it. One that is not there is no error, so that an undo may run twice.
+    ///
+    /// # Errors
+    /// If the directory cannot be removed.
+    pub fn remove(&self, id: &str) -> Result<()> {
+        check_id(id)?;
+        Ok(self.discard(&self.dir("active").join(id))?)
+    }
+
+    pub(crate) fn load_snapshot(&self, id: &str) -> Result<SnapshotRecord, SnapshotError> {
+        check_id(id)?;
+        self.snapshot_records()
+            .load(id)
+            .map_err(SnapshotError::record("read", format!("snapshot {id}")))?
+            .ok_or_else(|| SnapshotError::Missing { id: id.to_owned() })
+    }
+
+    /// The active snapshots, and those of which nobody knows what they stand on.
+    pub(crate) fn survey_active(&self) -> Result<Listing<SnapshotRecord>, SnapshotError> {
+        self.snapshot_records()
+            .survey()
+            .map_err(SnapshotError::record("list", "snapshots"))
+    }
+
+    /// The chain id if the chain needs a layer of implicit directories on top; it is made if it is not there. The layers are held by the
+    /// caller, but nothing is locked: this may take long, and two who make the same chain at once make the same.
+    fn implicit_layer(
+        &self,
+        diff_ids: &[Digest],
+        layers: &[LayerRecord],
+        lowers: &[Lower],
+    ) -> Result<Option<Digest>, SnapshotError> {
+        let Some(chain) = crate::chain_id(diff_ids) else {
+            return Ok(None);
+        };
+        let place = self.chain_dir(&chain);
+        if place.join(CHAIN_FILE).is_file() {
+            return Ok(Some(chain));
+        }
+        let directories = chain::implicit_directories(lowers);
+        if directories.is_empty() {
+            return Ok(None);
+        }
+        if layers.len() == MAX_LAYERS {
+            return Err(SnapshotError::TooManyLayers {
+                count: layers.len() + 1,
+                limit: MAX_LAYERS,
+            });
+        }
+        let staging = self.staging()?;
+        let new = staging.path().join(chain.hex());
+        let tree = new.join(TREE);
+        self.create_tree(&tree)?;
+        chain::build(&tree, &directories)?;
+        let record = ChainRecord {
+            chain,
+            layers: layers.iter().map(|layer| layer.key).collect(),
+        };
+        Records::nested(staging.path(), CHAIN_FILE)
+            .save(&record)
+            .map_err(SnapshotError::record("write", format!("chain {chain}")))?;
+        self.sync_tree(&new)?;
+        self.place(&new, &place, CHAIN_FILE)?;
+        Ok(Some(chain))
+    }
+}
+
+/// Ids become file names as they are, so that a path names its snapshot to a reader.
+fn check_id(id: &str) -> Result<(), SnapshotError> {
+    let usable = (1..=MAX_ID).contains(&id.len())
+        && !id.starts_with('.')
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+    if usable {
+        Ok(())
+    } else {
+        Err(SnapshotError::BadId { id: id.to_owned() })
+    }
+}

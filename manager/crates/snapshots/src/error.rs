@@ -1,0 +1,182 @@
+//! What can go wrong with snapshots.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use croze_model::{Digest, Error, ErrorKind};
+use croze_store::StoreError;
+
+/// A failure inside this crate; it leaves it as an [`Error`].
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    /// A file-system call failed.
+    #[error("cannot {call} {}", path.display())]
+    File {
+        /// What was tried, as a verb.
+        call: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A record could not be read or written.
+    #[error("cannot {call} the record of {what}")]
+    Record {
+        /// `read` or `write`.
+        call: &'static str,
+        /// Whose record.
+        what: String,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// A layer of a chain is not here.
+    #[error("layer {diff_id} is not in the store")]
+    MissingLayer {
+        /// Its diff id.
+        diff_id: Digest,
+    },
+    /// More layers than overlayfs can stack.
+    #[error("the image has {count} layers: overlayfs stacks {limit} at most")]
+    TooManyLayers {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The caller's id cannot be a file name.
+    #[error(
+        "snapshot id {id:?} is not usable: expected 1 to 128 of [A-Za-z0-9_.-], not beginning with a dot"
+    )]
+    BadId {
+        /// The id as given.
+        id: String,
+    },
+    /// The id is taken.
+    #[error("snapshot {id} exists already")]
+    Exists {
+        /// The id.
+        id: String,
+    },
+    /// There is no such snapshot.
+    #[error("there is no snapshot {id}")]
+    Missing {
+        /// The id.
+        id: String,
+    },
+    /// A layer is still named by a snapshot.
+    #[error("layer {key} is used by snapshot {id}")]
+    LayerInUse {
+        /// The layer's key.
+        key: Digest,
+        /// The snapshot that uses it.
+        id: String,
+    },
+    /// Nobody knows whether a layer is used.
+    #[error("layer {key} may be used by the snapshot at {}, whose record cannot be read: {reason}", path.display())]
+    UnknownUse {
+        /// The layer's key.
+        key: Digest,
+        /// The snapshot's directory or record.
+        path: PathBuf,
+        /// Why it cannot be read.
+        reason: String,
+    },
+    /// overlayfs refused.
+    #[error("cannot mount snapshot {id} at {}: {step}", target.display())]
+    Mount {
+        /// The snapshot.
+        id: String,
+        /// Where.
+        target: PathBuf,
+        /// Which step of mounting failed.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The mount could not be undone.
+    #[error("cannot unmount {}", target.display())]
+    Unmount {
+        /// What.
+        target: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl SnapshotError {
+    pub(crate) fn file<E: Into<io::Error>>(call: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File {
+            call,
+            path,
+            source: source.into(),
+        }
+    }
+
+    pub(crate) fn record(call: &'static str, what: impl Into<String>) -> impl FnOnce(StoreError) -> Self {
+        let what = what.into();
+        move |source| Self::Record { call, what, source }
+    }
+}
+
+impl From<SnapshotError> for Error {
+    fn from(error: SnapshotError) -> Self {
+        use SnapshotError as S;
+        let full = |source: &io::Error| {
+            matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        };
+        let (kind, hint) = match &error {
+            S::File { source, .. } if full(source) => (
+                ErrorKind::ResourceExhausted,
+                Some("free some space on the disk of the daemon's root directory"),
+            ),
+            S::Record { source, .. } if source.is_full() => (
+                ErrorKind::ResourceExhausted,
+                Some("free some space on the disk of the daemon's root directory"),
+            ),
+            S::File { .. } | S::Record { .. } | S::Unmount { .. } => (ErrorKind::Internal, None),
+            S::MissingLayer { .. } => (ErrorKind::NotFound, Some("pull the image again")),
+            S::TooManyLayers { .. } => (
+                ErrorKind::Unsupported,
+                Some("rebuild the image with fewer layers"),
+            ),
+            S::BadId { .. } => (ErrorKind::InvalidArgument, None),
+            S::Exists { .. } => (ErrorKind::AlreadyExists, None),
+            S::Missing { .. } => (ErrorKind::NotFound, None),
+            S::LayerInUse { .. } => (ErrorKind::Conflict, None),
+            S::UnknownUse { .. } => (
+                ErrorKind::Conflict,
+                Some("remove the container of that id, or restore the record"),
+            ),
+            S::Mount { .. } => (
+                ErrorKind::Internal,
+                Some(
+                    "overlayfs must be in the kernel, and the daemon's root directory must be on a file system that can be its upper layer (not overlayfs itself)",
+                ),
+            ),
+        };
+        let model = Error::new(kind, "snapshot", error.to_string());
+        let model = match std::error::Error::source(&error) {
+            // The outer text is `what` already; what remains to be told is the source, which the enum owns.
+            Some(_) => match error {
+                S::File { source, .. } | S::Mount { source, .. } | S::Unmount { source, .. } => {
+                    model.because(source)
+                }
+                S::Record { source, .. } => model.because(source),
+                _ => model,
+            },
+            None => model,
+        };
+        match hint {
+            Some(hint) => model.hint(hint),
+            None => model,
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Committed layers: staged, made durable, renamed into place, removed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use croze_model::{Digest, Result};
+use croze_store::{Record as _, Records, sync_dir};
+
+use crate::error::SnapshotError;
+use crate::records::LayerRecord;
+use crate::store::{LAYER_FILE, Snapshots, Staging, TREE};
+
+/// A directory that a layer is being unpacked into. Dropped without a commit, it is removed.
+#[derive(Debug)]
+pub struct StagedLayer {
+    staging: Staging,
+}
+
+impl StagedLayer {
+    /// The directory to unpack into: empty, mode 0755.
+    #[must_use]
+    pub fn tree(&self) -> PathBuf {
+        self.staging.path().join("new").join(TREE)
+    }
+}
+
+impl Snapshots {
+    /// The record of the layer with this key (a diff id, or a chain id).
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub fn layer(&self, key: &Digest) -> Result<Option<LayerRecord>> {
+        Ok(self.load_layer(key)?)
+    }
+
+    /// The record of the topmost layer of a stack of diff ids, base first: under its chain id if its tree depends on the layers below,
+    /// else under its diff id. `None` if it is not here, or if the stack is empty.
+    ///
+    /// # Errors
+    /// If a record cannot be read.
+    pub fn top_layer(&self, diff_ids: &[Digest]) -> Result<Option<LayerRecord>> {
+        Ok(self.find_top(diff_ids)?)
+    }
+
+    /// Every committed layer.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn layers(&self) -> Result<Vec<LayerRecord>> {
+        Ok(self
+            .layer_records()
+            .list()
+            .map_err(SnapshotError::record("list", "layers"))?)
+    }
+
+    /// A new staging directory for a layer.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn stage_layer(&self) -> Result<StagedLayer> {
+        let staging = self.staging()?;
+        let layer = StagedLayer { staging };
+        self.create_tree(&layer.tree())?;
+        Ok(layer)
+    }
+
+    /// Makes a staged layer durable and puts it, with its record, in its place in one step. If the same layer is there already, that one
+    /// stays; if it has lost its record, it gets the new one.
+    ///
+    /// # Errors
+    /// If it cannot be written; the staged directory is then removed.
+    pub fn commit_layer(&self, staged: StagedLayer, record: &LayerRecord) -> Result<()> {
+        let StagedLayer { staging } = staged;
+        let (new, named) = (staging.path().join("new"), staging.path().join(record.key()));
+        fs::rename(&new, &named).map_err(SnapshotError::file("rename", &new))?;
+        Records::nested(staging.path(), LAYER_FILE)
+            .save(record)
+            .map_err(SnapshotError::record("write", format!("layer {}", record.key)))?;
+        self.sync_tree(&named)?;
+        self.place(&named, &self.layer_dir(&record.key), LAYER_FILE)?;
+        Ok(())
+    }
+
+    /// Removes a layer, and what was derived from it. Returns the bytes of its files.
+    ///
+    /// # Errors
+    /// `Conflict` if an active snapshot uses it, or one does whose record cannot be read; `Internal` if it cannot be removed.
+    pub fn remove_layer(&self, key: &Digest) -> Result<u64> {
+        let in_use = self.lock();
+        let active = self.survey_active()?;
+        if let Some(unknown) = active.unreadable.into_iter().next() {
+            return Err(SnapshotError::UnknownUse {
+                key: *key,
+                path: unknown.path,
+                reason: unknown.reason,
+            }
+            .into());
+        }
+        let user = active
+            .records
+            .into_iter()
+            .find(|snapshot| snapshot.layers.contains(key))
+            .map(|snapshot| snapshot.id)
+            .or_else(|| in_use.contains_key(key).then(|| "that is being made".to_owned()));
+        if let Some(id) = user {
+            return Err(SnapshotError::LayerInUse { key: *key, id }.into());
+        }
+        let Some(record) = self.load_layer(key)? else {
+            return Ok(0);
+        };
+        // A chain whose record is lost stays: its place is known by its id, and what it says stays true.
+        let chains = self.chain_records().list();
+        for chain in chains.map_err(SnapshotError::record("list", "chains"))? {
+            if chain.layers.contains(key) {
+                self.discard(&self.chain_dir(&chain.chain))?;
+            }
+        }
+        self.discard(&self.layer_dir(key))?;
+        Ok(record.size)
+    }
+
+    /// The directories of a stack of diff ids, topmost first, as a reader without overlayfs needs them.
+    ///
+    /// # Errors
+    /// `NotFound` if a layer is missing.
+    pub fn trees(&self, diff_ids: &[Digest]) -> Result<Vec<PathBuf>> {
+        let lowers = self.lowers(diff_ids)?;
+        Ok(lowers.iter().map(|layer| self.layer_tree(&layer.key)).collect())
+    }
+
+    pub(crate) fn load_layer(&self, key: &Digest) -> Result<Option<LayerRecord>, SnapshotError> {
+        self.layer_records()
+            .load(&key.hex())
+            .map_err(SnapshotError::record("read", format!("layer {key}")))
+    }
+
+    pub(crate) fn find_top(&self, diff_ids: &[Digest]) -> Result<Option<LayerRecord>, SnapshotError> {
+        let Some(diff_id) = diff_ids.last() else {
+            return Ok(None);
+        };
+        if let Some(layer) = self.load_layer(diff_id)? {
+            return Ok(Some(layer));
+        }
+        match crate::chain_id(diff_ids) {
+            Some(chain) if chain != *diff_id => self.load_layer(&chain),
+            _ => Ok(None),
+        }
+    }
+
+    /// The layers of a chain, topmost first, as overlayfs is to stack them.
+    pub(crate) fn lowers(&self, diff_ids: &[Digest]) -> Result<Vec<LayerRecord>, SnapshotError> {
+        let mut records = Vec::with_capacity(diff_ids.len());
+        for (index, diff_id) in diff_ids.iter().enumerate() {
+            let layer = self.find_top(&diff_ids[..=index])?;
+            records.push(layer.ok_or(SnapshotError::MissingLayer { diff_id: *diff_id })?);
+        }
+        crate::chain::lowers(records)
+    }
+
+    /// Moves a finished directory to its place, durably. One that is there already, with its record in `file`, stays. One whose record is lost
+    /// gets the new record: directories come here whole and in one step, so its tree is whole, and it may be in use.
+    pub(crate) fn place(&self, from: &Path, to: &Path, file: &str) -> Result<(), SnapshotError> {
+        let parent = to.parent().unwrap_or(to);
+        match fs::rename(from, to) {
+            Ok(()) => {
+                return sync_dir(parent)
+                    .map_err(SnapshotError::record("write", parent.display().to_string()));
+            }
+            Err(e) if is_taken(&e) && to.is_dir() => {}
+            Err(source) => {
+                return Err(SnapshotError::File {
+                    call: "rename to",
+                    path: to.to_owned(),
+                    source,
+                });
+            }
+        }
+        let record = to.join(file);
+        if record.exists() {
+            return Ok(());
+        }
+        tracing::warn!(path = %to.display(), "a tree gets its lost record back");
+        fs::rename(from.join(file), &record).map_err(SnapshotError::file("rename to", &record))?;
+        sync_dir(to).map_err(SnapshotError::record("write", to.display().to_string()))
+    }
+}
+
+/// Whether a directory could not be renamed because one with something in it has the name.
+pub(crate) fn is_taken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty
+    )
+}

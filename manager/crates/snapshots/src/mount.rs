@@ -1,0 +1,235 @@
+//! Mounting a snapshot with overlayfs.
+//!
+//! Since Linux 6.8 the layers are handed over one by one (`lowerdir+` of the new mount API), so that their number and the length of their
+//! names do not matter. Before that all must fit into one page of options: then the layers get names of one to three digits in a
+//! directory of links, and a thread with a working directory of its own mounts from there.
+//!
+//! `index`, `metacopy` and `redirect_dir` are switched off: layers are shared and may be copied, and what a container writes must be
+//! readable without knowing overlayfs' shortcuts.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use croze_model::Result;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+};
+
+use crate::error::SnapshotError;
+use crate::records::SnapshotRecord;
+use crate::store::{Snapshots, TREE};
+
+/// Texts of fsconfig(2) are at most this long, with their final zero byte.
+const FSCONFIG_MAX: usize = 256;
+/// How the kernel names our mounts in /proc/mounts.
+const SOURCE: &str = "croze";
+/// The options every mount has.
+const OPTIONS: [(&str, &str); 3] = [("index", "off"), ("metacopy", "off"), ("redirect_dir", "off")];
+
+/// Whether a mounted snapshot can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Writes go to the snapshot's own directory.
+    ReadWrite,
+    /// A view: the mount refuses writes.
+    ReadOnly,
+}
+
+/// What is to be mounted, with every path resolved.
+struct Plan {
+    id: String,
+    /// Topmost first, one at least.
+    lowers: Vec<PathBuf>,
+    base: PathBuf,
+    target: PathBuf,
+    access: Access,
+}
+
+impl Snapshots {
+    /// Mounts the snapshot `id` at `target`, an existing directory, in this process's mount namespace.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none of this id; `Internal` with the step that failed if overlayfs refuses.
+    pub fn mount(&self, id: &str, target: &Path, access: Access) -> Result<()> {
+        let record = self.load_snapshot(id)?;
+        let plan = Plan {
+            id: id.to_owned(),
+            lowers: self.lower_paths(&record),
+            base: self.dir("active").join(id),
+            target: target.to_owned(),
+            access,
+        };
+        match mount_each(&plan) {
+            Ok(()) => Ok(()),
+            // No new mount API (before 5.2, or behind a seccomp filter), or no `lowerdir+`.
+            Err(Refusal::Unsupported) => Ok(mount_page(&plan)?),
+            Err(Refusal::Failed(error)) => Err(error.into()),
+        }
+    }
+
+    /// Unmounts what is mounted at `target`. A target that is not there or not mounted is no error, so that an undo may run twice. A busy
+    /// mount is detached: it goes when its last user does.
+    ///
+    /// # Errors
+    /// If the kernel refuses for another reason.
+    pub fn unmount(&self, target: &Path) -> Result<()> {
+        let plain = unmount(target, UnmountFlags::NOFOLLOW);
+        let result = match plain {
+            Err(Errno::BUSY) => unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH),
+            other => other,
+        };
+        match result {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+            Err(errno) => Err(SnapshotError::Unmount {
+                target: target.to_owned(),
+                source: errno.into(),
+            }
+            .into()),
+        }
+    }
+
+    fn lower_paths(&self, record: &SnapshotRecord) -> Vec<PathBuf> {
+        let implicit = record
+            .implicit
+            .iter()
+            .map(|chain| self.chain_dir(chain).join(TREE));
+        let layers = record.layers.iter().map(|key| self.layer_tree(key));
+        let mut paths: Vec<PathBuf> = implicit.chain(layers).collect();
+        if paths.is_empty() {
+            // overlayfs wants one lower layer at least.
+            paths.push(self.dir("empty"));
+        }
+        paths
+    }
+}
+
+enum Refusal {
+    Unsupported,
+    Failed(SnapshotError),
+}
+
+impl Plan {
+    fn error(&self, step: &'static str, source: impl Into<io::Error>) -> SnapshotError {
+        SnapshotError::Mount {
+            id: self.id.clone(),
+            target: self.target.clone(),
+            step,
+            source: source.into(),
+        }
+    }
+
+    fn failed(&self, step: &'static str) -> impl FnOnce(Errno) -> Refusal {
+        move |errno| Refusal::Failed(self.error(step, errno))
+    }
+}
+
+/// A path as fsconfig takes it: itself, or the name of an open descriptor if it is too long. The descriptor must live until the mount is made.
+fn short_path(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
+    if path.as_os_str().len() < FSCONFIG_MAX {
+        return Ok((path.to_owned(), None));
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    Ok((
+        PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
+        Some(file),
+    ))
+}
+
+fn mount_each(plan: &Plan) -> Result<(), Refusal> {
+    let context = match fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(context) => context,
+        Err(Errno::NOSYS | Errno::PERM) => return Err(Refusal::Unsupported),
+        Err(errno) => return Err(Refusal::Failed(plan.error("open overlayfs", errno))),
+    };
+    let mut held = Vec::new();
+    let mut set = |key: &str, path: &Path, step: &'static str| -> Result<Result<(), Errno>, Refusal> {
+        let (path, file) = short_path(path).map_err(|source| Refusal::Failed(plan.error(step, source)))?;
+        held.extend(file);
+        Ok(fsconfig_set_string(context.as_fd(), key, &path))
+    };
+    for (index, lower) in plan.lowers.iter().enumerate() {
+        match set("lowerdir+", lower, "add a lower layer")? {
+            Ok(()) => {}
+            Err(Errno::INVAL) if index == 0 => return Err(Refusal::Unsupported),
+            Err(errno) => return Err(Refusal::Failed(plan.error("add a lower layer", errno))),
+        }
+    }
+    for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
+        set(key, &plan.base.join(name), "set the upper layer")?
+            .map_err(plan.failed("set the upper layer"))?;
+    }
+    fsconfig_set_string(context.as_fd(), "source", SOURCE).map_err(plan.failed("set an option"))?;
+    for (key, value) in OPTIONS {
+        fsconfig_set_string(context.as_fd(), key, value).map_err(plan.failed("set an option"))?;
+    }
+    fsconfig_create(context.as_fd()).map_err(plan.failed("create the overlay"))?;
+    let attributes = match plan.access {
+        Access::ReadWrite => MountAttrFlags::empty(),
+        Access::ReadOnly => MountAttrFlags::MOUNT_ATTR_RDONLY,
+    };
+    let mounted = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .map_err(plan.failed("make the mount"))?;
+    move_mount(
+        mounted.as_fd(),
+        "",
+        rustix::fs::CWD,
+        &plan.target,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .map_err(plan.failed("attach the mount"))
+}
+
+/// mount(2) with short relative names, from a thread that has a working directory of its own.
+fn mount_page(plan: &Plan) -> Result<(), SnapshotError> {
+    let links = plan.base.join("lower");
+    link_lowers(&links, &plan.lowers).map_err(|source| plan.error("link the lower layers", source))?;
+    let target =
+        std::path::absolute(&plan.target).map_err(|source| plan.error("resolve the target", source))?;
+    let names: Vec<String> = (0..plan.lowers.len()).map(|n| n.to_string()).collect();
+    let mut data = format!("lowerdir={},upperdir=../upper,workdir=../work", names.join(":"));
+    for (key, value) in OPTIONS {
+        data.push_str(&format!(",{key}={value}"));
+    }
+    let flags = match plan.access {
+        Access::ReadWrite => MsFlags::empty(),
+        Access::ReadOnly => MsFlags::MS_RDONLY,
+    };
+    let mounted = std::thread::scope(|scope| {
+        scope
+            .spawn(|| -> Result<(), (&'static str, io::Error)> {
+                let at = |step| move |errno: nix::Error| (step, io::Error::from(errno));
+                // From here on this thread's working directory is its own; the thread ends with this closure.
+                unshare(CloneFlags::CLONE_FS).map_err(at("leave the working directory"))?;
+                nix::unistd::chdir(&links).map_err(at("enter the lower layers' directory"))?;
+                mount(Some(SOURCE), &target, Some("overlay"), flags, Some(data.as_str())).map_err(at("mount"))
+            })
+            .join()
+            .unwrap_or_else(|_| Err(("mount", io::Error::other("the mounting thread panicked"))))
+    });
+    mounted.map_err(|(step, source)| plan.error(step, source))
+}
+
+fn link_lowers(links: &Path, lowers: &[PathBuf]) -> io::Result<()> {
+    match fs::remove_dir_all(links) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    fs::create_dir(links)?;
+    for (n, lower) in lowers.iter().enumerate() {
+        symlink(std::path::absolute(lower)?, links.join(n.to_string()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "mount_tests.rs"]
+mod tests;
