@@ -1,0 +1,122 @@
+//! The bundle of a container: what the runtime and the shim are given. Blocking.
+//!
+//! ```text
+//!   <run>/<id>/            0700; the shim's working directory
+//!     config.json          the OCI spec
+//!     shim.sock …          the shim's own files
+//!   <state>/<id>/
+//!     hosts hostname resolv.conf    bind-mounted below /etc
+//!     container.log                 written by the shim
+//!     exit.json                     written by the shim at the end of a run
+//! ```
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use croze_proto::shim::Launch;
+use serde_json::Value;
+
+use crate::entries::remove_tree;
+use crate::error::ContainersError;
+use crate::record::Container;
+use crate::request::ExecRequest;
+use crate::service::Result;
+use crate::spec::host::HostFacts;
+use crate::spec::{self, Facts};
+use crate::types::Settings;
+
+/// The version of the launch message that is spoken here.
+const LAUNCH_VERSION: u32 = 1;
+
+/// Writes the bundle over a mounted root file system, and returns what the shim is told.
+pub(crate) fn write(settings: &Settings, container: &Container, rootfs: &Path) -> Result<Launch> {
+    let (run_dir, state_dir) = (
+        settings.bundle_path(&container.id),
+        settings.container_dir(&container.id),
+    );
+    remove_tree(&run_dir)?;
+    croze_store::create_private_dir(&run_dir)?;
+    let exit_path = settings.exit_path(&container.id);
+    match fs::remove_file(&exit_path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            return Err(ContainersError::File {
+                call: "remove",
+                path: exit_path,
+                source: e,
+            });
+        }
+        _ => {}
+    }
+    for mount in container.request.mounts.iter().filter(|m| m.create_source) {
+        if !mount.source.exists() {
+            fs::create_dir_all(&mount.source).map_err(ContainersError::file("create", &mount.source))?;
+        }
+    }
+    let host = HostFacts::observe();
+    let accounts = spec::root::accounts(rootfs)?;
+    let facts = Facts {
+        host: &host,
+        accounts: &accounts,
+        rootfs,
+        etc_dir: &state_dir,
+    };
+    let config = spec::generate(container, &facts)?;
+    if let Some(cwd) = config["process"]["cwd"].as_str() {
+        spec::root::create_dir(rootfs, cwd)?;
+    }
+    spec::etc::write(
+        &state_dir,
+        spec::hostname(container, &host),
+        container.request.network,
+    )?;
+    let config_path = run_dir.join("config.json");
+    fs::write(&config_path, config.to_string()).map_err(ContainersError::file("write", &config_path))?;
+    let io = container.request.io;
+    Ok(Launch {
+        version: LAUNCH_VERSION,
+        container_id: container.id.to_string(),
+        run_dir: text(&run_dir)?,
+        runtime: text(&settings.runtime)?,
+        runtime_root: text(&settings.runtime_root)?,
+        log_path: text(&settings.log_path(&container.id))?,
+        exit_path: text(&exit_path)?,
+        tty: io.tty,
+        open_stdin: io.open_stdin,
+        stdin_once: io.stdin_once,
+    })
+}
+
+/// The OCI process of an exec in a running container.
+pub(crate) fn exec_process(
+    settings: &Settings,
+    container: &Container,
+    request: &ExecRequest,
+) -> Result<Value> {
+    let config_path = settings.bundle_path(&container.id).join("config.json");
+    let bytes = fs::read(&config_path).map_err(ContainersError::file("read", &config_path))?;
+    let config: Value = serde_json::from_slice(&bytes).map_err(|e| ContainersError::File {
+        call: "parse",
+        path: config_path,
+        source: e.into(),
+    })?;
+    let rootfs = PathBuf::from(config["root"]["path"].as_str().unwrap_or_default());
+    let accounts = spec::root::accounts(&rootfs)?;
+    Ok(spec::exec_process(
+        container,
+        request,
+        &HostFacts::observe(),
+        &accounts,
+    )?)
+}
+
+/// The wire carries text, as the runtime's command line does in practice.
+fn text(path: &Path) -> Result<String> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| ContainersError::File {
+            call: "use",
+            path: path.into(),
+            source: std::io::Error::new(ErrorKind::InvalidInput, "the path is not UTF-8"),
+        })
+}

@@ -1,0 +1,237 @@
+//! What can go wrong with containers, and how it is told to users.
+
+use std::io;
+use std::path::PathBuf;
+
+use croze_model::{Error, ErrorKind};
+use croze_store::{NameTaken, StoreError};
+use thiserror::Error as ThisError;
+
+use crate::record::Refused;
+use crate::spec::SpecError;
+
+/// A failure of an operation on containers.
+#[derive(Debug, ThisError)]
+pub enum ContainersError {
+    /// There is no such container.
+    #[error("no such container: {name}")]
+    NotFound {
+        /// What was asked for.
+        name: String,
+    },
+    /// The beginning of an id fits several containers.
+    #[error("{prefix} is the beginning of several container ids")]
+    Ambiguous {
+        /// What was asked for.
+        prefix: String,
+    },
+    /// The name is taken.
+    #[error(transparent)]
+    NameTaken(#[from] NameTaken),
+    /// The container's state does not allow it.
+    #[error("container {name} is {state}: {needs}")]
+    WrongState {
+        /// The container's name.
+        name: String,
+        /// Its state.
+        state: &'static str,
+        /// What the request needs.
+        needs: &'static str,
+    },
+    /// A transition was refused: a fault of the program.
+    #[error(transparent)]
+    Transition(#[from] Refused),
+    /// The request and the image do not make a valid container.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The OCI runtime or the shim refused.
+    #[error("{stage}: {message}")]
+    Runtime {
+        /// `create`, `start`, `exec` …
+        stage: String,
+        /// The runtime's words.
+        message: String,
+        /// What they mean.
+        kind: ErrorKind,
+    },
+    /// The shim cannot be reached or does not keep to the protocol.
+    #[error("the shim of {name}: {reason}")]
+    Shim {
+        /// The container's name or id.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// The process did not end in time.
+    #[error("container {name} did not end within {seconds} s of SIGKILL")]
+    StillRunning {
+        /// The container's name.
+        name: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// A file could not be used.
+    #[error("{call} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        call: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A record could not be stored or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A blocking thread panicked or the daemon is shutting down.
+    #[error("the work was interrupted")]
+    Interrupted,
+}
+
+impl ContainersError {
+    pub(crate) fn file(call: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { call, path, source }
+    }
+}
+
+/// How the known runtimes begin what they say of the command itself; croze-rt and runc quote its name after the first. Elsewhere in a message (a path, an
+/// option such as noexec) the same words mean nothing.
+const ABOUT_COMMAND: [&str; 6] = [
+    "exec: \"",
+    "exec /",
+    "exec user process",
+    "exec container process",
+    "executable file `",
+    "open executable",
+];
+
+/// Sorts the words of a runtime: `create`, `start` and `exec` of runc, crun and croze-rt name a command that is missing or cannot be executed.
+#[must_use]
+pub fn classify_runtime_message(message: &str) -> ErrorKind {
+    // Messages are chains, `outer: inner: innermost`: a link that begins so is the runtime's own sentence.
+    let about = ABOUT_COMMAND.iter().filter_map(|opening| {
+        message
+            .match_indices(opening)
+            .find(|(at, _)| *at == 0 || message[..*at].ends_with(": "))
+            .map(|(at, _)| at)
+    });
+    let Some(sentence) = about.min().map(|at| message[at..].to_ascii_lowercase()) else {
+        return ErrorKind::Internal;
+    };
+    let says = |words: &[&str]| words.iter().any(|w| sentence.contains(w));
+    if says(&["not found in", "no such file or directory"]) {
+        return ErrorKind::CommandNotFound;
+    }
+    if says(&["permission denied", "exec format error", "is a directory"]) {
+        return ErrorKind::CommandNotExecutable;
+    }
+    ErrorKind::Internal
+}
+
+impl From<ContainersError> for Error {
+    fn from(error: ContainersError) -> Self {
+        use ContainersError as E;
+        let text = error.to_string();
+        match error {
+            E::NotFound { .. } => {
+                Error::new(ErrorKind::NotFound, "find", text).hint("`croze ps -a` lists all containers")
+            }
+            E::Ambiguous { .. } => Error::new(ErrorKind::InvalidArgument, "find", text)
+                .hint("give more digits of the id, or the name"),
+            E::NameTaken(_) => Error::new(ErrorKind::AlreadyExists, "create", text)
+                .hint("remove that container with `croze rm`, or choose another --name"),
+            E::WrongState { .. } => Error::new(ErrorKind::Conflict, "state", text),
+            E::Transition(_) | E::Interrupted => Error::new(ErrorKind::Internal, "state", text),
+            E::Spec(spec) => spec.into(),
+            E::Runtime { kind, ref stage, .. } => {
+                let stage = match stage.as_str() {
+                    "create" => "create",
+                    "start" => "start",
+                    "exec" => "exec",
+                    _ => "runtime",
+                };
+                let converted = Error::new(kind, stage, text);
+                match kind {
+                    ErrorKind::CommandNotFound => converted.hint(
+                        "check the command's spelling, and that it (or its interpreter) is in the image",
+                    ),
+                    ErrorKind::CommandNotExecutable => converted
+                        .hint("check the file's execute permission and that it is built for this CPU"),
+                    _ => converted,
+                }
+            }
+            E::Shim { .. } => Error::new(ErrorKind::Unavailable, "shim", text),
+            E::StillRunning { .. } => Error::new(ErrorKind::DeadlineExceeded, "stop", text).hint(
+                "a process in uninterruptible sleep cannot be killed: look at the storage it waits for",
+            ),
+            E::File { call, path, source } => {
+                let kind = match source.kind() {
+                    io::ErrorKind::StorageFull => ErrorKind::ResourceExhausted,
+                    io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+                    _ => ErrorKind::Internal,
+                };
+                Error::new(kind, "files", format!("cannot {call} {}", path.display())).because(source)
+            }
+            E::Store(store) => store.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runtimes_words_are_sorted() {
+        let table = [
+            (
+                "runc create failed: unable to start container process: exec: \"nope\": executable file not found in $PATH",
+                ErrorKind::CommandNotFound,
+            ),
+            (
+                "executable file `nope` not found in $PATH: No such file or directory",
+                ErrorKind::CommandNotFound,
+            ),
+            (
+                "exec: \"/nope\": stat /nope: no such file or directory",
+                ErrorKind::CommandNotFound,
+            ),
+            ("exec: \"/etc\": is a directory", ErrorKind::CommandNotExecutable),
+            ("exec /bin/x: exec format error", ErrorKind::CommandNotExecutable),
+            (
+                "exec: \"/etc/passwd\": permission denied",
+                ErrorKind::CommandNotExecutable,
+            ),
+            (
+                "exec user process caused: no such file or directory",
+                ErrorKind::CommandNotFound,
+            ),
+            (
+                "open executable: Permission denied",
+                ErrorKind::CommandNotExecutable,
+            ),
+            (
+                "exec container process `/x`: Exec format error",
+                ErrorKind::CommandNotExecutable,
+            ),
+            (
+                "mount /srv/executor/x to /data: no such file or directory",
+                ErrorKind::Internal,
+            ),
+            (
+                "chdir to cwd (\"/opt/command\") set in config.json failed: permission denied",
+                ErrorKind::Internal,
+            ),
+            (
+                "mount /x with options noexec: permission denied",
+                ErrorKind::Internal,
+            ),
+            ("mount proc: no such file or directory", ErrorKind::Internal),
+            ("cgroup: permission denied", ErrorKind::Internal),
+        ];
+        for (message, kind) in table {
+            assert_eq!(classify_runtime_message(message), kind, "{message}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Containers: records and their transitions, the OCI spec, the link to the shim, recovery.
+//!
+//! ```text
+//!   engine ──▶ Containers ──┬─ record, state      <state>/<id>/container.json      what was acknowledged
+//!                           ├─ spec  (pure)       request + image + host facts ──▶ OCI spec
+//!                           ├─ bundle             <run>/<id>/config.json, shim.json
+//!                           ├─ link  ◀── unix socket ──▶ croze-shim ──▶ OCI runtime
+//!                           ├─ logs               <state>/<id>/container.log       written by the shim alone
+//!                           └─ recovery           observe ──▶ plan (pure) ──▶ execute
+//! ```
+//!
+//! How a container comes to run: [`Containers::create`] reserves the name and stores the record; [`Containers::prepare`] (given the mounted root file
+//! system) writes the bundle and starts the shim, which calls the runtime's `create`; [`Containers::start`] asks the shim for the runtime's `start` and
+//! stores that it runs. `start` prepares by itself; a client that must miss no output prepares, attaches, and then starts.
+//!
+//! Invariants: a container's life, output and exit status depend on its shim alone, never on this process; whatever was acknowledged is in
+//! a durable file; a bare pid is never trusted.
+//!
+//! What this crate does not do: images and root file systems (the engine brings a mounted one), networks, restart policies.
+#![forbid(unsafe_code)]
+
+mod bundle;
+mod ending;
+mod entries;
+mod error;
+mod launch;
+mod link;
+mod logs;
+mod observe;
+mod record;
+mod recovery;
+mod remains;
+mod request;
+mod service;
+mod spec;
+mod streams;
+mod types;
+
+pub use error::{ContainersError, classify_runtime_message};
+pub use record::{Container, ExitStatus, ProcessIdentity, Refused, State, Transition};
+pub use remains::Remains;
+pub use request::{
+    BindMount, CreateRequest, ExecRequest, ImageFacts, IoConfig, Network, Propagation, Resources,
+    TerminalSize,
+};
+pub use service::{
+    Containers, Created, Event, Inspection, LogEntry, LogOptions, LogStream, RecoveryReport, Settings,
+};
+pub use spec::SpecError;
+pub use streams::{Input, Output, ProcessStream};

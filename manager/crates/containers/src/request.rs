@@ -1,0 +1,240 @@
+//! What a container is asked to be: the request as given, and the facts of its image.
+//!
+//! Both are stored unchanged in the container's record; everything that follows from them (the OCI spec) is computed at each start.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use croze_model::ContainerName;
+use serde::{Deserialize, Serialize};
+
+/// A container as requested. The default is a container with the image's own settings, no network and no limit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CreateRequest {
+    /// The wanted name; one is made up without it.
+    pub name: Option<ContainerName>,
+    /// The image as the user wrote it.
+    pub image: String,
+    /// The command; empty: the image's.
+    pub command: Vec<String>,
+    /// Replaces the image's entrypoint; an empty one means that there is none.
+    pub entrypoint: Option<Vec<String>>,
+    /// `NAME=value`, or `NAME` to take a variable away; over the image's.
+    pub env: Vec<String>,
+    /// Absolute working directory; `None`: the image's, else `/`.
+    pub working_dir: Option<String>,
+    /// `user[:group]`; `None`: the image's, else root.
+    pub user: Option<String>,
+    /// `None`: the first twelve digits of the id.
+    pub hostname: Option<String>,
+    /// Terminal and standard input.
+    pub io: IoConfig,
+    /// Host directories and files that appear inside.
+    pub mounts: Vec<BindMount>,
+    /// The kind of network.
+    pub network: Network,
+    /// Limits.
+    pub resources: Resources,
+    /// Capabilities over the default ones: names with or without `CAP_`, or `ALL`.
+    pub cap_add: Vec<String>,
+    /// Capabilities taken away: names with or without `CAP_`, or `ALL`.
+    pub cap_drop: Vec<String>,
+    /// The root file system cannot be written to.
+    pub read_only: bool,
+    /// The engine removes the container when it has ended.
+    pub auto_remove: bool,
+    /// Free pairs.
+    pub labels: BTreeMap<String, String>,
+    /// Signal of `stop`, name or number; `None`: the image's, else SIGTERM.
+    pub stop_signal: Option<String>,
+    /// Time between the stop signal and SIGKILL; `None`: 10 s.
+    pub stop_timeout: Option<Duration>,
+}
+
+/// How the first process's standard streams are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoConfig {
+    /// A pseudo terminal for all three.
+    pub tty: bool,
+    /// Standard input can be written to by attached clients; else it is empty.
+    pub open_stdin: bool,
+    /// Standard input ends when the first client that wrote to it leaves.
+    pub stdin_once: bool,
+}
+
+/// A host directory or file that appears in the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindMount {
+    /// Absolute path on the host.
+    pub source: PathBuf,
+    /// Absolute path in the container.
+    pub target: String,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// How mounts travel.
+    pub propagation: Propagation,
+    /// Whether mounts below the source come along.
+    pub recursive: bool,
+    /// Whether a missing source becomes a directory (what `-v` does) or an error.
+    pub create_source: bool,
+}
+
+/// Propagation of a bind mount, by the names of mount(8).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names of mount(8) are their documentation")]
+pub enum Propagation {
+    #[default]
+    Rprivate,
+    Private,
+    Rshared,
+    Shared,
+    Rslave,
+    Slave,
+}
+
+impl Propagation {
+    /// The mount option.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rprivate => "rprivate",
+            Self::Private => "private",
+            Self::Rshared => "rshared",
+            Self::Shared => "shared",
+            Self::Rslave => "rslave",
+            Self::Slave => "slave",
+        }
+    }
+
+    /// The propagation of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [
+            Self::Rprivate,
+            Self::Private,
+            Self::Rshared,
+            Self::Shared,
+            Self::Rslave,
+            Self::Slave,
+        ]
+        .into_iter()
+        .find(|p| p.as_str() == name)
+    }
+}
+
+/// The kind of network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// A network namespace with nothing but a loopback.
+    #[default]
+    None,
+    /// The host's own.
+    Host,
+}
+
+impl Network {
+    /// The name users write.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// Limits of one container; `None` means that there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// Bytes of memory.
+    pub memory_bytes: Option<u64>,
+    /// Bytes of memory and swap together; -1: unlimited swap; `None`: twice the memory.
+    pub memory_swap_bytes: Option<i64>,
+    /// Billionths of one CPU.
+    pub nano_cpus: Option<u64>,
+    /// Processes and threads.
+    pub pids_limit: Option<u64>,
+    /// Relative weight of CPU time, 2 to 262144.
+    pub cpu_shares: Option<u64>,
+    /// CPUs it may run on: `0-2,4`.
+    pub cpuset_cpus: Option<String>,
+}
+
+/// What a container takes from its image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageFacts {
+    /// The image's id (digest of its config).
+    pub id: String,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Start of the command line.
+    pub entrypoint: Vec<String>,
+    /// Default command.
+    pub cmd: Vec<String>,
+    /// Working directory, may be empty.
+    pub working_dir: String,
+    /// `user[:group]`, may be empty.
+    pub user: String,
+    /// Free pairs.
+    pub labels: BTreeMap<String, String>,
+    /// Signal of `stop`.
+    pub stop_signal: Option<String>,
+}
+
+impl ImageFacts {
+    /// The facts of an image with this id and this OCI configuration.
+    #[must_use]
+    pub fn from_config(id: impl Into<String>, image: &oci_spec::image::ImageConfiguration) -> Self {
+        let mut facts = Self {
+            id: id.into(),
+            ..Self::default()
+        };
+        let Some(config) = image.config() else {
+            return facts;
+        };
+        facts.env = config.env().clone().unwrap_or_default();
+        facts.entrypoint = config.entrypoint().clone().unwrap_or_default();
+        facts.cmd = config.cmd().clone().unwrap_or_default();
+        facts.working_dir = config.working_dir().clone().unwrap_or_default();
+        facts.user = config.user().clone().unwrap_or_default();
+        facts.labels = config.labels().clone().unwrap_or_default().into_iter().collect();
+        facts.stop_signal = config.stop_signal().clone();
+        facts
+    }
+}
+
+/// A process to be added to a running container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// The process's arguments.
+    pub command: Vec<String>,
+    /// `NAME=value`, over the container's.
+    pub env: Vec<String>,
+    /// Absolute; `None`: the container's.
+    pub working_dir: Option<String>,
+    /// `user[:group]`; `None`: the container's.
+    pub user: Option<String>,
+    /// It gets a terminal.
+    pub tty: bool,
+    /// Its standard input is connected.
+    pub stdin: bool,
+    /// It is left running; the stream ends after it has begun.
+    pub detach: bool,
+    /// First size of the terminal.
+    pub size: Option<TerminalSize>,
+}
+
+/// Size of a terminal in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}

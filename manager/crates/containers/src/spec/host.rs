@@ -1,0 +1,53 @@
+//! What a spec depends on in the host; observed anew for each container, because some of it can change.
+
+use std::fs;
+use std::path::Path;
+
+/// Facts of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostFacts {
+    /// Its hostname.
+    pub(crate) hostname: String,
+    /// `/sys/fs/cgroup` is cgroup2 itself (not v1 or hybrid).
+    pub(crate) unified_cgroup: bool,
+    /// Swap can be limited.
+    pub(crate) swap_limit: bool,
+    /// CPUs that are online.
+    pub(crate) cpus: u64,
+    /// A process started by us may set its OOM score to 0: ours is not above it.
+    pub(crate) may_reset_oom_score: bool,
+    /// The architecture's name in OCI seccomp profiles, without the prefix.
+    pub(crate) arch: &'static str,
+}
+
+impl HostFacts {
+    /// Looks at the host.
+    pub(crate) fn observe() -> Self {
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let unified_cgroup = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        Self {
+            hostname: text("/proc/sys/kernel/hostname").trim().to_owned(),
+            unified_cgroup,
+            swap_limit: swap_limit(unified_cgroup),
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
+            may_reset_oom_score: text("/proc/self/oom_score_adj")
+                .trim()
+                .parse::<i32>()
+                .unwrap_or(0)
+                <= 0,
+            arch: if cfg!(target_arch = "aarch64") {
+                "AARCH64"
+            } else {
+                "X86_64"
+            },
+        }
+    }
+}
+
+/// With v1 it must be enabled at boot; with cgroup2 the root has no such file, but every child has where the kernel supports it.
+fn swap_limit(unified: bool) -> bool {
+    if unified {
+        return Path::new("/proc/swaps").exists();
+    }
+    Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists()
+}

@@ -1,0 +1,495 @@
+//! The shim against a runtime made of shell: no privileges are needed, and every order of events can be arranged.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail by panic"
+)]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use croze_proto::shim::{self as wire, Launch, Reply, Request, reply, request};
+use prost::Message as _;
+
+/// One container's directory with its shim.
+struct Lab {
+    dir: tempfile::TempDir,
+    shim: Option<Child>,
+}
+
+/// A connection, with the number of its last request.
+struct Client {
+    stream: UnixStream,
+    last: u64,
+}
+
+impl Lab {
+    fn new(command: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("run")).unwrap();
+        let lab = Self { dir, shim: None };
+        lab.file("command", command);
+        lab
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a file into the bundle.
+    fn file(&self, name: &str, text: &str) {
+        fs::write(self.path("run").join(name), text).unwrap();
+    }
+
+    /// Starts the shim and returns its answer.
+    fn launch(&mut self, change: impl FnOnce(&mut Launch)) -> reply::Body {
+        let text = |path: PathBuf| path.to_str().unwrap().to_owned();
+        let mut launch = Launch {
+            version: 1,
+            container_id: "lab".into(),
+            run_dir: text(self.path("run")),
+            runtime: text(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake-runtime.sh")),
+            runtime_root: text(self.path("rt")),
+            log_path: text(self.path("log")),
+            exit_path: text(self.path("exit.json")),
+            tty: false,
+            open_stdin: false,
+            stdin_once: false,
+        };
+        change(&mut launch);
+        let mut shim = Command::new(env!("CARGO_BIN_EXE_croze-shim"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        shim.stdin
+            .take()
+            .unwrap()
+            .write_all(&launch.encode_to_vec())
+            .unwrap();
+        let mut stdout: ChildStdout = shim.stdout.take().unwrap();
+        self.shim = Some(shim);
+        read_frame(&mut stdout).unwrap().body.unwrap()
+    }
+
+    fn launched(command: &str) -> Self {
+        let mut lab = Self::new(command);
+        let answer = lab.launch(|_| {});
+        assert!(matches!(answer, reply::Body::Ready(_)), "{answer:?}");
+        lab
+    }
+
+    fn client(&self) -> Client {
+        let stream = UnixStream::connect(self.path("run/shim.sock")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut client = Client { stream, last: 0 };
+        let hello = client.ask(request::Body::Hello(wire::Hello { version: 9 }));
+        assert!(
+            matches!(hello, reply::Body::Hello(ref h) if h.version == 1),
+            "{hello:?}"
+        );
+        client
+    }
+
+    fn log(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("log")).unwrap();
+        let line = |l: &str| {
+            serde_json::from_str::<serde_json::Value>(l).unwrap()["log"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
+        text.lines().map(line).collect()
+    }
+
+    /// Waits for the shim's own end and returns the exit record.
+    fn end(&mut self) -> serde_json::Value {
+        assert!(self.shim.take().unwrap().wait().unwrap().success());
+        assert!(!self.path("run/shim.sock").exists());
+        assert_eq!(fs::read_to_string(self.path("deleted")).unwrap(), "deleted\n");
+        serde_json::from_str(&fs::read_to_string(self.path("exit.json")).unwrap()).unwrap()
+    }
+}
+
+impl Client {
+    fn send(&mut self, body: request::Body) -> u64 {
+        self.last += 1;
+        let body = Request {
+            id: self.last,
+            body: Some(body),
+        }
+        .encode_to_vec();
+        self.stream
+            .write_all(&u32::try_from(body.len()).unwrap().to_be_bytes())
+            .unwrap();
+        self.stream.write_all(&body).unwrap();
+        self.last
+    }
+
+    fn ask(&mut self, body: request::Body) -> reply::Body {
+        let id = self.send(body);
+        loop {
+            let reply = read_frame(&mut self.stream).expect("the shim closed the connection");
+            if reply.id == id {
+                return reply.body.unwrap();
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        let answer = self.ask(request::Body::Start(wire::Start {}));
+        assert!(matches!(answer, reply::Body::Done(_)), "{answer:?}");
+    }
+
+    fn wait(&mut self) -> wire::Exit {
+        match self.ask(request::Body::Wait(wire::Wait {
+            exec_id: String::new(),
+        })) {
+            reply::Body::Exit(exit) => exit,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Everything that comes until the connection ends: output, and the last other word.
+    fn rest(&mut self) -> (String, Option<reply::Body>) {
+        let (mut output, mut last) = (Vec::new(), None);
+        while let Some(reply) = read_frame(&mut self.stream) {
+            match reply.body.unwrap() {
+                reply::Body::Output(chunk) => output.extend(chunk.data),
+                other => last = Some(other),
+            }
+        }
+        (String::from_utf8(output).unwrap(), last)
+    }
+}
+
+fn read_frame(stream: &mut impl std::io::Read) -> Option<Reply> {
+    let mut header = [0; 4];
+    stream.read_exact(&mut header).ok()?;
+    let mut body = vec![0; u32::from_be_bytes(header) as usize];
+    stream.read_exact(&mut body).unwrap();
+    Some(Reply::decode(body.as_slice()).unwrap())
+}
+
+#[test]
+fn output_is_logged_the_end_recorded_and_the_runtime_told() {
+    let mut lab = Lab::launched("echo one; echo two >&2; echo -n three; exit 7");
+    let mut client = lab.client();
+    client.start();
+    assert_eq!(client.wait().code, 7);
+    let record = lab.end();
+    assert_eq!(
+        (&record["code"], &record["signal"], &record["oom_killed"]),
+        (&7.into(), &0.into(), &false.into())
+    );
+    let mut log = lab.log();
+    log.sort();
+    assert_eq!(log, ["one\n", "three", "two\n"]);
+}
+
+#[test]
+fn a_process_that_ends_before_its_pid_is_known_keeps_its_status() {
+    let mut lab = Lab::new("echo quick; touch command-ended; exit 9");
+    lab.file("at-once", "");
+    let answer = lab.launch(|_| {});
+    assert!(matches!(answer, reply::Body::Ready(_)), "{answer:?}");
+    assert_eq!(lab.end()["code"], 9);
+    assert_eq!(lab.log(), ["quick\n"]);
+}
+
+#[test]
+fn the_runtimes_words_come_back() {
+    let mut lab = Lab::new("true");
+    lab.file("fail-create", "");
+    match lab.launch(|_| {}) {
+        reply::Body::Failure(failure) => {
+            assert_eq!(
+                (failure.stage.as_str(), failure.message.as_str()),
+                ("create", "no such luck")
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let mut lab = Lab::launched("sleep 1000");
+    lab.file("fail-start", "");
+    let mut client = lab.client();
+    match client.ask(request::Body::Start(wire::Start {})) {
+        reply::Body::Failure(failure) => assert_eq!(failure.message, "cannot start"),
+        other => panic!("{other:?}"),
+    }
+    // What was created is not left behind.
+    assert_eq!(lab.end()["signal"], 9);
+}
+
+#[test]
+fn a_runtime_that_is_not_there_is_an_answer_too() {
+    let mut lab = Lab::new("true");
+    match lab.launch(|launch| launch.runtime = "/nowhere/rt".into()) {
+        reply::Body::Failure(failure) => {
+            assert!(failure.message.contains("/nowhere/rt"), "{}", failure.message);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn signals_and_discard() {
+    let mut lab = Lab::launched("exec sleep 1000");
+    let mut client = lab.client();
+    client.start();
+    let signal = |number, exec_id: &str| {
+        request::Body::Signal(wire::Signal {
+            number,
+            exec_id: exec_id.into(),
+        })
+    };
+    assert!(
+        matches!(client.ask(signal(15, "nope")), reply::Body::Failure(f) if f.kind() == wire::FailureKind::NotFound)
+    );
+    assert!(matches!(client.ask(signal(999, "")), reply::Body::Failure(_)));
+    assert!(matches!(client.ask(signal(15, "")), reply::Body::Done(_)));
+    let exit = client.wait();
+    assert_eq!((exit.code, exit.signal), (143, 15));
+    lab.end();
+
+    let mut lab = Lab::launched("exit 0");
+    let mut client = lab.client();
+    assert!(matches!(
+        client.ask(request::Body::Discard(wire::Discard {})),
+        reply::Body::Done(_)
+    ));
+    assert_eq!(lab.end()["code"], 137);
+}
+
+#[test]
+fn input_and_output_of_an_attached_client() {
+    let mut lab = Lab::new("cat; exit 5");
+    lab.launch(|launch| (launch.open_stdin, launch.stdin_once) = (true, true));
+    let mut client = lab.client();
+    let attached = client.ask(request::Body::Attach(wire::Attach { stdin: true }));
+    assert!(matches!(attached, reply::Body::Ready(_)), "{attached:?}");
+    lab.client().start();
+    let text = "some words\n".repeat(20_000);
+    let mut sender = Client {
+        stream: client.stream.try_clone().unwrap(),
+        last: client.last,
+    };
+    let to_send = text.clone();
+    // Both directions at once: neither side's buffers hold all of it.
+    let sending = std::thread::spawn(move || {
+        for chunk in to_send.as_bytes().chunks(10_000) {
+            sender.send(request::Body::Input(chunk.to_vec()));
+        }
+        sender.send(request::Body::CloseInput(wire::CloseInput {}));
+    });
+    let (output, last) = client.rest();
+    sending.join().unwrap();
+    assert_eq!(output.len(), text.len());
+    assert!(output == text);
+    assert!(matches!(last, Some(reply::Body::Exit(exit)) if exit.code == 5));
+    assert_eq!(lab.end()["code"], 5);
+}
+
+#[test]
+fn a_client_that_does_not_read_loses_its_connection_and_nobody_else_anything() {
+    let mut lab = Lab::launched(
+        "i=0; while [ $i -lt 60 ]; do head -c 100000 /dev/zero | tr '\\0' x; echo; i=$((i+1)); done",
+    );
+    let mut lazy = lab.client();
+    lazy.ask(request::Body::Attach(wire::Attach { stdin: false }));
+    let mut other = lab.client();
+    other.start();
+    assert_eq!(other.wait().code, 0);
+    lab.end();
+    assert_eq!(lab.log().concat().len(), 60 * 100_001);
+    let (output, last) = lazy.rest();
+    assert!(output.len() < 60 * 100_001);
+    // It woke up too late even for the notice; one that reads in time gets it.
+    assert!(!matches!(last, Some(reply::Body::Exit(_))), "{last:?}");
+}
+
+#[test]
+fn a_descendant_that_holds_the_pipe_delays_the_end_by_a_stated_limit() {
+    let mut lab = Lab::launched("sleep 1000 & echo $! >sleeper; echo bye; exit 0");
+    let begun = Instant::now();
+    lab.client().start();
+    assert_eq!(lab.end()["code"], 0);
+    let took = begun.elapsed();
+    assert!(
+        (Duration::from_secs(5)..Duration::from_secs(15)).contains(&took),
+        "{took:?}"
+    );
+    assert_eq!(lab.log(), ["bye\n"]);
+    let sleeper = fs::read_to_string(lab.path("run/sleeper")).unwrap();
+    croze_sys::pidfd::kill(sleeper.trim().parse().unwrap(), 9).unwrap();
+}
+
+#[test]
+fn an_exec_has_streams_and_an_end_of_its_own() {
+    let mut lab = Lab::launched("exec sleep 1000");
+    lab.file(
+        "exec-command",
+        "read -r line; echo got $line; echo bad >&2; exit 3",
+    );
+    let mut main = lab.client();
+    main.start();
+    let mut client = lab.client();
+    let exec = wire::Exec {
+        exec_id: "ab12".into(),
+        process_json: b"{}".to_vec(),
+        stdin: true,
+        ..wire::Exec::default()
+    };
+    let begun = client.ask(request::Body::Exec(exec.clone()));
+    assert!(matches!(begun, reply::Body::Ready(_)), "{begun:?}");
+    client.send(request::Body::Input(b"this\n".to_vec()));
+    let (output, last) = client.rest();
+    assert!(
+        output.contains("got this\n") && output.contains("bad\n"),
+        "{output:?}"
+    );
+    assert!(matches!(last, Some(reply::Body::Exit(exit)) if exit.code == 3));
+    let mut refused = lab.client();
+    let bad = wire::Exec {
+        exec_id: "../x".into(),
+        ..exec
+    };
+    assert!(matches!(
+        refused.ask(request::Body::Exec(bad)),
+        reply::Body::Failure(_)
+    ));
+    main.ask(request::Body::Signal(wire::Signal {
+        number: 9,
+        exec_id: String::new(),
+    }));
+    assert_eq!(lab.end()["signal"], 9);
+    assert_eq!(
+        fs::read(lab.path("log")).unwrap(),
+        b"",
+        "an exec's output is its client's"
+    );
+}
+
+#[test]
+fn a_client_that_was_cut_off_still_learns_how_it_ended() {
+    let mut lab = Lab::launched(
+        "i=0; while [ $i -lt 60 ]; do head -c 100000 /dev/zero | tr '\\0' x; echo; i=$((i+1)); done; while ! [ -e go ]; do :; done; exit 4",
+    );
+    let mut lazy = lab.client();
+    lazy.ask(request::Body::Attach(wire::Attach { stdin: false }));
+    lab.client().start();
+    // Everything is in the log, so the client has been given up.
+    while lab.log().concat().len() < 60 * 100_001 {}
+    lab.file("go", "");
+    let (output, last) = lazy.rest();
+    assert!(output.len() < 60 * 100_001);
+    assert!(
+        matches!(last, Some(reply::Body::Exit(exit)) if exit.code == 4),
+        "{last:?}"
+    );
+    assert_eq!(lab.end()["code"], 4);
+}
+
+#[test]
+fn input_that_does_not_end_with_its_first_client_stays_open() {
+    let mut lab = Lab::new("read -r line; echo got $line");
+    lab.launch(|launch| launch.open_stdin = true);
+    lab.client().start();
+    let mut first = lab.client();
+    first.ask(request::Body::Attach(wire::Attach { stdin: true }));
+    first.send(request::Body::CloseInput(wire::CloseInput {}));
+    // Answered after it: requests of one connection are served in turn.
+    first.ask(request::Body::Status(wire::Status {}));
+    let mut second = lab.client();
+    second.ask(request::Body::Attach(wire::Attach { stdin: true }));
+    second.send(request::Body::Input(b"words\n".to_vec()));
+    assert_eq!(second.rest().0, "got words\n");
+    lab.end();
+}
+
+/// An exec with nothing special about it.
+fn plain_exec(exec_id: &str) -> request::Body {
+    request::Body::Exec(wire::Exec {
+        exec_id: exec_id.into(),
+        process_json: b"{}".to_vec(),
+        ..wire::Exec::default()
+    })
+}
+
+#[test]
+fn a_runtime_that_hangs_does_not_keep_the_end_from_being_recorded() {
+    let mut lab = Lab::launched("while ! [ -e go ]; do :; done; exit 6");
+    lab.client().start();
+    lab.file("hang-exec", "");
+    let mut client = lab.client();
+    let exec = client.send(plain_exec("ab"));
+    lab.client().ask(request::Body::Status(wire::Status {}));
+    lab.file("go", "");
+    let refused = read_frame(&mut client.stream).unwrap();
+    assert_eq!(refused.id, exec);
+    assert!(
+        matches!(refused.body, Some(reply::Body::Failure(ref f)) if f.message.contains("took too long")),
+        "{refused:?}"
+    );
+    assert_eq!(lab.end()["code"], 6);
+}
+
+#[test]
+fn an_execs_client_that_stalls_gets_everything_in_the_end() {
+    let mut lab = Lab::launched("exec sleep 1000");
+    let mut main = lab.client();
+    main.start();
+    // It writes until everything between it and its client is full, says how much that was, and ends.
+    lab.file(
+        "exec-command",
+        "mkdir first 2>/dev/null || exec sleep 9
+        dd if=/dev/zero bs=1000 2>written & p=$!
+        sleep 2; kill -USR1 $p; while ! [ -s written ]; do :; done; kill -9 $p; exit 3",
+    );
+    let mut stalled = lab.client();
+    let begun = stalled.ask(plain_exec("ab"));
+    assert!(matches!(begun, reply::Body::Ready(_)), "{begun:?}");
+    while !lab.path("run/first").exists() {}
+    // Far longer than the limit for draining.
+    let mut clock = lab.client();
+    clock.ask(plain_exec("cd"));
+    assert!(matches!(clock.rest().1, Some(reply::Body::Exit(exit)) if exit.code == 0));
+    let (output, last) = stalled.rest();
+    assert!(
+        matches!(last, Some(reply::Body::Exit(exit)) if exit.code == 3),
+        "{last:?}"
+    );
+    let words = fs::read_to_string(lab.path("run/written")).unwrap();
+    let full_blocks: usize = words
+        .lines()
+        .nth(1)
+        .unwrap()
+        .split('+')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert_eq!(output.len(), full_blocks * 1000, "{words}");
+    main.ask(request::Body::Signal(wire::Signal {
+        number: 9,
+        exec_id: String::new(),
+    }));
+    lab.end();
+}
+
+#[test]
+fn who_does_not_say_hello_is_not_served() {
+    let mut lab = Lab::launched("exit 0");
+    let stream = UnixStream::connect(lab.path("run/shim.sock")).unwrap();
+    let mut rude = Client { stream, last: 0 };
+    let answer = rude.ask(request::Body::Status(wire::Status {}));
+    assert!(matches!(answer, reply::Body::Failure(_)), "{answer:?}");
+    assert_eq!(rude.stream.read(&mut [0; 8]).unwrap(), 0);
+    lab.client().start();
+    lab.end();
+}
