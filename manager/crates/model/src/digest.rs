@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 
+use ring::digest::{Context, SHA256, digest};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest as _, Sha256};
 
 /// Why a text is no digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +38,16 @@ impl Digest {
     /// The digest of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
+        Self::finished(&digest(&SHA256, bytes))
+    }
+
+    fn finished(digest: &ring::digest::Digest) -> Self {
+        let mut bytes = [0; 32];
+        // SHA-256 always gives 32 bytes; the zip leaves no way to panic.
+        for (to, from) in bytes.iter_mut().zip(digest.as_ref()) {
+            *to = *from;
+        }
+        Self(bytes)
     }
 
     /// A digest from its 32 raw bytes.
@@ -129,11 +138,19 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// Hashes and counts what passes through to the writer inside.
-#[derive(Debug)]
 pub struct DigestWriter<W> {
     inner: W,
-    hasher: Sha256,
+    hasher: Context,
     bytes: u64,
+}
+
+impl<W: fmt::Debug> fmt::Debug for DigestWriter<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DigestWriter")
+            .field("inner", &self.inner)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<W> DigestWriter<W> {
@@ -141,7 +158,7 @@ impl<W> DigestWriter<W> {
     pub fn new(inner: W) -> Self {
         Self {
             inner,
-            hasher: Sha256::new(),
+            hasher: Context::new(&SHA256),
             bytes: 0,
         }
     }
@@ -153,7 +170,7 @@ impl<W> DigestWriter<W> {
 
     /// The writer inside, the digest of what passed, and how many bytes that was.
     pub fn finish(self) -> (W, Digest, u64) {
-        (self.inner, Digest(self.hasher.finalize().into()), self.bytes)
+        (self.inner, Digest::finished(&self.hasher.finish()), self.bytes)
     }
 }
 

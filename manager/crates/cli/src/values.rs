@@ -1,0 +1,397 @@
+//! Values of options, parsed from their text: sizes, CPUs, environment, mounts, detach keys.
+//!
+//! Every parser is pure (what it needs of the surroundings is handed in) and its error says what would have been right, so that clap
+//! can show it beside the option's name.
+
+use std::path::{Component, Path, PathBuf};
+
+use croze_client::v1::Mount;
+
+/// Parses a size: a number with an optional fraction and an optional unit `b`, `k`, `m`, `g`, `t` or `p` (powers of 1024, also written
+/// `kb` or `kib`, in any case). Without a unit it is bytes.
+pub(crate) fn size_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || {
+        format!(
+            "invalid size {text:?}: write a number with an optional unit b, k, m or g, such as 64m or 1.5g"
+        )
+    };
+    let trimmed = text.trim();
+    let split = trimmed
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(split);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        "p" | "pb" | "pib" => 50,
+        _ => return Err(wrong()),
+    };
+    let value = decimal(number, 1 << shift).ok_or_else(wrong)?;
+    u64::try_from(value)
+        .ok()
+        .filter(|bytes| i64::try_from(*bytes).is_ok())
+        .ok_or_else(|| format!("invalid size {text:?}: it is larger than any machine's memory"))
+}
+
+/// Parses `--memory-swap`: a size, or -1 for no limit.
+pub(crate) fn swap_bytes(text: &str) -> Result<i64, String> {
+    if text == "-1" {
+        return Ok(-1);
+    }
+    size_bytes(text).and_then(|bytes| i64::try_from(bytes).map_err(|e| e.to_string()))
+}
+
+/// Parses a number of CPUs such as `0.5` into billionths of a CPU.
+pub(crate) fn nano_cpus(text: &str) -> Result<u64, String> {
+    let wrong =
+        || format!("invalid number of CPUs {text:?}: write a positive decimal number such as 0.5 or 2");
+    let fraction_digits = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    if fraction_digits > 9 {
+        return Err(format!(
+            "invalid number of CPUs {text:?}: more than nine digits after the point"
+        ));
+    }
+    let value = decimal(text, 1_000_000_000).ok_or_else(wrong)?;
+    u64::try_from(value).map_err(|_| wrong())
+}
+
+/// `text` (digits with at most one point) times `factor`, rounded down; exact, as floating point would not be.
+fn decimal(text: &str, factor: u128) -> Option<u128> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit()) && s.len() <= 18;
+    if !digits(whole) || !digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
+        return None;
+    }
+    let number = |s: &str| {
+        if s.is_empty() {
+            Some(0)
+        } else {
+            s.parse::<u128>().ok()
+        }
+    };
+    let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    Some(number(whole)?.checked_mul(factor)? + number(fraction)? * factor / scale)
+}
+
+/// Parses `--pids-limit`: 0 and -1 mean no limit.
+pub(crate) fn pids_limit(text: &str) -> Result<u64, String> {
+    match text.parse::<i64>() {
+        Ok(-1) => Ok(0),
+        Ok(limit) => u64::try_from(limit)
+            .map_err(|_| format!("invalid limit {text:?}: write a positive number, or -1 for no limit")),
+        Err(_) => Err(format!(
+            "invalid limit {text:?}: write a positive number, or -1 for no limit"
+        )),
+    }
+}
+
+/// Resolves one `-e`: `NAME=value` as it is, `NAME` from this program's environment (`None` where it is not set, as docker does).
+pub(crate) fn env(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+    if text.contains('\0') {
+        return Err(format!(
+            "invalid environment variable {text:?}: it contains a NUL byte"
+        ));
+    }
+    match text.split_once('=') {
+        Some(("", _)) => Err(format!("invalid environment variable: {text}")),
+        Some(_) => Ok(Some(text.to_owned())),
+        None if text.is_empty() => Err("invalid environment variable: it is empty".to_owned()),
+        None => Ok(lookup(text).map(|value| format!("{text}={value}"))),
+    }
+}
+
+/// The variables of an env file's text: one per line as for `-e`; empty lines and lines that start with `#` are skipped.
+pub(crate) fn env_file(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<Vec<String>, String> {
+    let mut variables = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let variable = env(line, &lookup).map_err(|reason| format!("line {}: {reason}", number + 1))?;
+        variables.extend(variable);
+    }
+    Ok(variables)
+}
+
+/// Parses `KEY=value` or `KEY` of `--label`.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() {
+        return Err(format!("invalid label {text:?}: write KEY=value"));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Parses one `-v`: `/host:/container[:options]`, where a host path that starts with `.` is relative to `here`. Options are `ro`, `rw`, a
+/// propagation (`rshared`, `rslave`, `rprivate`, `shared`, `slave`, `private`) and `nocopy`, `z`, `Z`, which mean nothing here.
+pub(crate) fn volume(text: &str, here: &Path) -> Result<Mount, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, options) = match parts.as_slice() {
+        [source, target] => (*source, *target, ""),
+        [source, target, options] => (*source, *target, *options),
+        [_] => {
+            return Err(format!(
+                "invalid volume {text:?}: anonymous volumes are not supported yet; write /host/path:/container/path"
+            ));
+        }
+        _ => {
+            return Err(format!(
+                "invalid volume {text:?}: write /host/path:/container/path[:ro]"
+            ));
+        }
+    };
+    let mut mount = Mount {
+        source: host_path(source, here).ok_or_else(|| {
+            format!("invalid volume {text:?}: named volumes are not supported yet; the host's path must start with / or .")
+        })?,
+        target: container_path(target).ok_or_else(|| {
+            format!("invalid volume {text:?}: {target:?} must be an absolute path other than / in the container")
+        })?,
+        create_source: true,
+        ..Mount::default()
+    };
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" | "readonly" => mount.read_only = true,
+            "rw" => mount.read_only = false,
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
+                mount.propagation = option.to_owned();
+            }
+            "nocopy" | "z" | "Z" => {}
+            _ => return Err(format!("invalid volume {text:?}: unknown option {option:?}")),
+        }
+    }
+    Ok(mount)
+}
+
+/// An absolute host path as text, `.` and `..` in a relative one resolved by its words.
+fn host_path(text: &str, here: &Path) -> Option<String> {
+    if text.starts_with('/') {
+        return Some(text.to_owned());
+    }
+    if !text.starts_with('.') {
+        return None;
+    }
+    let mut path = PathBuf::from(here);
+    for component in Path::new(text).components() {
+        match component {
+            Component::ParentDir => {
+                path.pop();
+            }
+            Component::Normal(name) => path.push(name),
+            _ => {}
+        }
+    }
+    path.to_str().map(str::to_owned)
+}
+
+fn container_path(text: &str) -> Option<String> {
+    let names_something = Path::new(text)
+        .components()
+        .any(|c| matches!(c, Component::Normal(_)));
+    (text.starts_with('/') && names_something).then(|| text.to_owned())
+}
+
+/// Parses `--detach-keys`: single characters or `ctrl-` and a letter or one of `@[\]^_`, separated by commas. Empty: no keys.
+pub(crate) fn detach_keys(text: &str) -> Result<DetachKeys, String> {
+    let mut keys = Vec::new();
+    for word in text.split(',').filter(|word| !word.is_empty()) {
+        let key = match (word.strip_prefix("ctrl-"), word.as_bytes()) {
+            (Some(control), _) => control_byte(control),
+            (None, [byte]) => Some(*byte),
+            _ => None,
+        };
+        keys.push(
+            key.ok_or_else(|| format!("invalid detach keys {text:?}: write keys such as ctrl-p,ctrl-q"))?,
+        );
+    }
+    Ok(DetachKeys(keys))
+}
+
+/// The keys that leave a container without stopping it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DetachKeys(pub(crate) Vec<u8>);
+
+fn control_byte(key: &str) -> Option<u8> {
+    match key.as_bytes() {
+        [letter @ (b'a'..=b'z' | b'A'..=b'Z')] => Some(letter.to_ascii_lowercase() - b'a' + 1),
+        [b'@'] => Some(0),
+        [other @ (b'[' | b'\\' | b']' | b'^' | b'_')] => Some(other - b'@'),
+        _ => None,
+    }
+}
+
+/// Parses `--tail`: a number of lines, or `all`.
+pub(crate) fn tail(text: &str) -> Result<Tail, String> {
+    match text {
+        "all" | "-1" => Ok(Tail(None)),
+        _ => text
+            .parse()
+            .map(|lines| Tail(Some(lines)))
+            .map_err(|_| format!("invalid number of lines {text:?}: write a number or `all`")),
+    }
+}
+
+/// How many of the last lines are wanted; `None`: all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tail(pub(crate) Option<u64>);
+
+/// Splits `--entrypoint`: one program, an empty text meaning none.
+pub(crate) fn entrypoint(text: &str) -> Vec<String> {
+    if text.is_empty() {
+        Vec::new()
+    } else {
+        vec![text.to_owned()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, expected) in [
+            ("64m", Some(64 << 20)),
+            ("64M", Some(64 << 20)),
+            ("64mb", Some(64 << 20)),
+            ("64MiB", Some(64 << 20)),
+            ("1g", Some(1 << 30)),
+            ("1.5g", Some(3 << 29)),
+            (".5k", Some(512)),
+            ("4096", Some(4096)),
+            ("12b", Some(12)),
+            ("0", Some(0)),
+            ("", None),
+            (".", None),
+            ("m", None),
+            ("-1", None),
+            ("1.2.3m", None),
+            ("64x", None),
+            ("64 m", None),
+            ("999999999999p", None),
+            ("９m", None),
+        ] {
+            assert_eq!(size_bytes(text).ok(), expected, "{text:?}");
+        }
+        assert_eq!(swap_bytes("-1"), Ok(-1));
+        assert_eq!(swap_bytes("1k"), Ok(1024));
+    }
+
+    #[test]
+    fn cpus() {
+        for (text, expected) in [
+            ("0.5", Some(500_000_000)),
+            ("2", Some(2_000_000_000)),
+            (".25", Some(250_000_000)),
+            ("0.000000001", Some(1)),
+            ("0.0000000001", None),
+            ("-1", None),
+            ("", None),
+            ("1e3", None),
+            ("half", None),
+        ] {
+            assert_eq!(nano_cpus(text).ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn pids() {
+        for (text, expected) in [
+            ("64", Some(64)),
+            ("0", Some(0)),
+            ("-1", Some(0)),
+            ("-2", None),
+            ("many", None),
+        ] {
+            assert_eq!(pids_limit(text).ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn environment() {
+        let lookup = |name: &str| (name == "HOME").then(|| "/root".to_owned());
+        let some = |text: &str| Ok(Some(text.to_owned()));
+        assert_eq!(env("A=b=c", lookup), some("A=b=c"));
+        assert_eq!(env("A=", lookup), some("A="));
+        assert_eq!(env("HOME", lookup), some("HOME=/root"));
+        assert_eq!(env("UNSET", lookup), Ok(None));
+        for bad in ["", "=x", "A=\0"] {
+            assert!(env(bad, lookup).is_err(), "{bad:?}");
+        }
+        assert_eq!(
+            env_file("# comment\n\nA=1\n  B=2 \nHOME\nUNSET\n", lookup),
+            Ok(vec!["A=1".to_owned(), "B=2 ".to_owned(), "HOME=/root".to_owned()])
+        );
+        assert_eq!(
+            env_file("A=1\n=2\n", lookup).unwrap_err(),
+            "line 2: invalid environment variable: =2"
+        );
+    }
+
+    #[test]
+    fn volumes() {
+        let here = Path::new("/work/dir");
+        let mount = |source: &str, target: &str, read_only: bool, propagation: &str| Mount {
+            source: source.to_owned(),
+            target: target.to_owned(),
+            read_only,
+            propagation: propagation.to_owned(),
+            non_recursive: false,
+            create_source: true,
+        };
+        for (text, expected) in [
+            ("/a:/b", mount("/a", "/b", false, "")),
+            ("/a:/b:ro", mount("/a", "/b", true, "")),
+            ("/a:/b:rw,rshared", mount("/a", "/b", false, "rshared")),
+            ("/a:/b:ro,z", mount("/a", "/b", true, "")),
+            (".:/b", mount("/work/dir", "/b", false, "")),
+            ("./x/../y:/b", mount("/work/dir/y", "/b", false, "")),
+            ("../x:/b", mount("/work/x", "/b", false, "")),
+        ] {
+            assert_eq!(volume(text, here), Ok(expected), "{text}");
+        }
+        for (text, word) in [
+            ("/b", "anonymous"),
+            ("name:/b", "named volumes"),
+            ("/a:b", "absolute"),
+            ("/a:/", "absolute"),
+            ("/a:/b:bogus", "unknown option"),
+            ("/a:/b:ro:x", "write /host"),
+            (":/b", "named volumes"),
+            ("", "anonymous"),
+        ] {
+            let error = volume(text, here).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn keys() {
+        for (text, expected) in [
+            ("ctrl-p,ctrl-q", Some(vec![16, 17])),
+            ("ctrl-A", Some(vec![1])),
+            ("a,ctrl-],b", Some(vec![b'a', 29, b'b'])),
+            ("ctrl-@", Some(vec![0])),
+            ("", Some(vec![])),
+            ("ctrl-1", None),
+            ("abc", None),
+        ] {
+            assert_eq!(detach_keys(text).ok().map(|keys| keys.0), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn tails_and_labels() {
+        assert_eq!(tail("all"), Ok(Tail(None)));
+        assert_eq!(tail("12"), Ok(Tail(Some(12))));
+        assert!(tail("few").is_err());
+        assert_eq!(label("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(label("a"), Ok(("a".to_owned(), String::new())));
+        assert!(label("=b").is_err());
+    }
+}

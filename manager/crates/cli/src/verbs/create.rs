@@ -1,0 +1,236 @@
+//! `create`, and the half of it that `run` shares: arguments become the daemon's request, a missing image is fetched.
+
+use croze_client::v1::{
+    CreateContainerRequest, CreateContainerResponse, Entrypoint, ErrorKind, ResolveImageRequest, Resources,
+};
+use croze_client::{Client, Error};
+
+use crate::args::{ContainerArgs, PullPolicy};
+use crate::failure::Failure;
+use crate::verbs::images;
+use crate::{output, values};
+
+/// `croze create`
+pub(super) async fn create_only(client: &Client, args: ContainerArgs) -> Result<u8, Failure> {
+    let created = create(client, args, Stdin::Attached).await?;
+    output::line(&created.id)?;
+    Ok(0)
+}
+
+/// Who writes to the standard input of a container that has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stdin {
+    /// One client that is attached from the start: the input ends with it.
+    Attached,
+    /// Whoever attaches later, one after the other: the input never ends.
+    Later,
+}
+
+/// Makes the container, after its image was fetched where the policy says so.
+pub(super) async fn create(
+    client: &Client,
+    args: ContainerArgs,
+    stdin: Stdin,
+) -> Result<CreateContainerResponse, Failure> {
+    let policy = args.pull;
+    let request = request(args, stdin)?;
+    ensure_image(client, &request.image, policy).await?;
+    let created = client
+        .containers()
+        .create_container(request)
+        .await
+        .map_err(Error::from)?
+        .into_inner();
+    for warning in &created.warnings {
+        output::notice(&format!("warning: {warning}"));
+    }
+    Ok(created)
+}
+
+async fn ensure_image(client: &Client, image: &str, policy: PullPolicy) -> Result<(), Failure> {
+    match policy {
+        PullPolicy::Never => return Ok(()),
+        PullPolicy::Always => {}
+        PullPolicy::Missing => {
+            let resolved = client
+                .images()
+                .resolve_image(ResolveImageRequest {
+                    image: image.to_owned(),
+                })
+                .await;
+            match resolved.map_err(Error::from) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == Some(ErrorKind::NotFound) => {
+                    output::notice(&format!("Unable to find image '{image}' locally"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    let result = images::fetch(client, image, None, false).await?;
+    output::notice(&format!(
+        "{}: {}",
+        result.reference,
+        crate::progress::summary(&result)
+    ));
+    Ok(())
+}
+
+/// The daemon's request for these arguments.
+fn request(args: ContainerArgs, stdin: Stdin) -> Result<CreateContainerRequest, Failure> {
+    let env = environment(&args.env, &args.env_file)?;
+    let mut words = args.words.into_iter();
+    let image = words.next().unwrap_or_default();
+    Ok(CreateContainerRequest {
+        image,
+        name: args.name.unwrap_or_default(),
+        command: words.collect(),
+        entrypoint: args.entrypoint.map(|text| Entrypoint {
+            words: values::entrypoint(&text),
+        }),
+        env,
+        working_dir: args.workdir.unwrap_or_default(),
+        user: args.user.unwrap_or_default(),
+        hostname: args.hostname.unwrap_or_default(),
+        tty: args.tty,
+        open_stdin: args.interactive,
+        stdin_once: args.interactive && stdin == Stdin::Attached,
+        mounts: args.volume,
+        network: args.network,
+        resources: Some(Resources {
+            memory_bytes: args.memory.unwrap_or(0),
+            memory_swap_bytes: args.memory_swap.unwrap_or(0),
+            nano_cpus: args.cpus.unwrap_or(0),
+            pids_limit: args.pids_limit.unwrap_or(0),
+            cpu_shares: args.cpu_shares.unwrap_or(0),
+            cpuset_cpus: args.cpuset_cpus.unwrap_or_default(),
+        }),
+        auto_remove: args.rm,
+        labels: args.label.into_iter().collect(),
+        stop_signal: args.stop_signal.unwrap_or_default(),
+        stop_timeout_seconds: args.stop_timeout,
+        cap_add: args.cap_add,
+        cap_drop: args.cap_drop,
+        read_only: args.read_only,
+    })
+}
+
+/// The variables of `--env-file` and `-e`, the latter last so that they win.
+pub(super) fn environment(
+    variables: &[String],
+    files: &[std::path::PathBuf],
+) -> Result<Vec<String>, Failure> {
+    let lookup = |name: &str| std::env::var(name).ok();
+    let mut env = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| Failure::io(format!("read {}", file.display()), source))?;
+        let read = values::env_file(&text, lookup)
+            .map_err(|reason| Failure::usage(format!("{}: {reason}", file.display()), None))?;
+        env.extend(read);
+    }
+    for variable in variables {
+        let value = values::env(variable, lookup)
+            .map_err(|reason| Failure::usage(reason, Some("write NAME=value, or NAME")))?;
+        env.extend(value);
+    }
+    Ok(env)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Verb};
+
+    fn parse(line: &[&str]) -> CreateContainerRequest {
+        let Verb::Create(args) = Cli::try_parse_from(["croze", "create"].iter().chain(line))
+            .unwrap()
+            .verb
+        else {
+            panic!("not create");
+        };
+        request(args.container, Stdin::Attached).unwrap()
+    }
+
+    #[test]
+    fn input_ends_with_its_first_client_only_if_that_is_there_from_the_start() {
+        for (stdin, once) in [(Stdin::Attached, true), (Stdin::Later, false)] {
+            let Verb::Create(args) = Cli::try_parse_from(["croze", "create", "-i", "img"])
+                .unwrap()
+                .verb
+            else {
+                panic!("not create");
+            };
+            let request = request(args.container, stdin).unwrap();
+            assert_eq!((request.open_stdin, request.stdin_once), (true, once));
+        }
+    }
+
+    #[test]
+    fn arguments_become_the_request() {
+        let request = parse(&[
+            "-it",
+            "--rm",
+            "--name",
+            "n",
+            "-e",
+            "A=1",
+            "-w",
+            "/w",
+            "-u",
+            "1",
+            "-m",
+            "64m",
+            "--cpus",
+            "0.5",
+            "--pids-limit",
+            "64",
+            "--hostname",
+            "h",
+            "--entrypoint",
+            "",
+            "--network",
+            "host",
+            "img",
+            "sh",
+            "-c",
+            "x",
+        ]);
+        let expected = CreateContainerRequest {
+            image: "img".to_owned(),
+            name: "n".to_owned(),
+            command: vec!["sh".to_owned(), "-c".to_owned(), "x".to_owned()],
+            entrypoint: Some(Entrypoint { words: Vec::new() }),
+            env: vec!["A=1".to_owned()],
+            working_dir: "/w".to_owned(),
+            user: "1".to_owned(),
+            hostname: "h".to_owned(),
+            tty: true,
+            open_stdin: true,
+            stdin_once: true,
+            network: "host".to_owned(),
+            resources: Some(Resources {
+                memory_bytes: 64 << 20,
+                nano_cpus: 500_000_000,
+                pids_limit: 64,
+                ..Resources::default()
+            }),
+            auto_remove: true,
+            ..CreateContainerRequest::default()
+        };
+        assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn no_entrypoint_is_not_an_empty_one() {
+        assert_eq!(parse(&["img"]).entrypoint, None);
+        assert_eq!(
+            parse(&["--entrypoint", "/x", "img"]).entrypoint,
+            Some(Entrypoint {
+                words: vec!["/x".to_owned()]
+            })
+        );
+    }
+}

@@ -1,0 +1,212 @@
+//! From the wire's messages to the engine's requests. An empty text or a zero means "not given", as the messages' comments say.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use croze_engine::{
+    BindMount, CreateRequest, ExecContainerRequest, ExecRequest, IoConfig, Network, Propagation, Resources,
+    TerminalSize,
+};
+use croze_proto::v1;
+use tonic::Status;
+
+use crate::status::invalid;
+
+/// A create.
+pub(crate) fn create(message: v1::CreateContainerRequest) -> Result<CreateRequest, Status> {
+    let name = given(message.name)
+        .map(|name| name.parse())
+        .transpose()
+        .map_err(|error: croze_model::IdError| invalid(error.to_string()))?;
+    Ok(CreateRequest {
+        name,
+        image: message.image,
+        command: message.command,
+        entrypoint: message.entrypoint.map(|entrypoint| entrypoint.words),
+        env: message.env,
+        working_dir: given(message.working_dir),
+        user: given(message.user),
+        hostname: given(message.hostname),
+        io: IoConfig {
+            tty: message.tty,
+            open_stdin: message.open_stdin,
+            stdin_once: message.stdin_once,
+        },
+        mounts: message.mounts.into_iter().map(mount).collect::<Result<_, _>>()?,
+        network: network(&message.network)?,
+        resources: resources(message.resources.unwrap_or_default()),
+        cap_add: message.cap_add,
+        cap_drop: message.cap_drop,
+        read_only: message.read_only,
+        auto_remove: message.auto_remove,
+        labels: message.labels.into_iter().collect(),
+        stop_signal: given(message.stop_signal),
+        stop_timeout: message
+            .stop_timeout_seconds
+            .map(|seconds| Duration::from_secs(seconds.into())),
+    })
+}
+
+/// An exec's first message.
+pub(crate) fn exec(message: v1::ExecStart) -> ExecContainerRequest {
+    ExecContainerRequest {
+        container: message.container,
+        exec: ExecRequest {
+            command: message.command,
+            env: message.env,
+            working_dir: given(message.working_dir),
+            user: given(message.user),
+            tty: message.tty,
+            stdin: message.stdin,
+            detach: message.detach,
+            size: message.size.map(size),
+        },
+    }
+}
+
+/// A terminal's size; what does not fit is as large as can be.
+pub(crate) fn size(message: v1::TerminalSize) -> TerminalSize {
+    let fit = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+    TerminalSize {
+        rows: fit(message.rows),
+        columns: fit(message.columns),
+    }
+}
+
+/// A text that was given.
+pub(crate) fn given(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn mount(message: v1::Mount) -> Result<BindMount, Status> {
+    let propagation = match message.propagation.as_str() {
+        "" => Propagation::default(),
+        name => Propagation::from_name(name)
+            .ok_or_else(|| invalid(format!("unknown mount propagation {name:?}")))?,
+    };
+    Ok(BindMount {
+        source: PathBuf::from(message.source),
+        target: message.target,
+        read_only: message.read_only,
+        propagation,
+        recursive: !message.non_recursive,
+        create_source: message.create_source,
+    })
+}
+
+fn network(name: &str) -> Result<Network, Status> {
+    match name {
+        "" | "none" => Ok(Network::None),
+        "host" => Ok(Network::Host),
+        other => Err(crate::status::of(
+            &croze_model::Error::new(
+                croze_model::ErrorKind::InvalidArgument,
+                "create",
+                format!("network {other} not found"),
+            )
+            .hint("the networks are none and host; bridge networks are not there yet"),
+        )),
+    }
+}
+
+fn resources(message: v1::Resources) -> Resources {
+    let limit = |number: u64| Some(number).filter(|&number| number != 0);
+    Resources {
+        memory_bytes: limit(message.memory_bytes),
+        memory_swap_bytes: Some(message.memory_swap_bytes).filter(|&bytes| bytes != 0),
+        nano_cpus: limit(message.nano_cpus),
+        pids_limit: limit(message.pids_limit),
+        cpu_shares: limit(message.cpu_shares),
+        cpuset_cpus: given(message.cpuset_cpus),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_given_stays_unset() {
+        let request = create(v1::CreateContainerRequest {
+            image: "i".to_owned(),
+            ..Default::default()
+        })
+        .unwrap();
+        assert_eq!(
+            request,
+            CreateRequest {
+                image: "i".to_owned(),
+                ..CreateRequest::default()
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_given_arrives() {
+        let request = create(v1::CreateContainerRequest {
+            image: "i".to_owned(),
+            name: "web".to_owned(),
+            entrypoint: Some(v1::Entrypoint { words: Vec::new() }),
+            mounts: vec![v1::Mount {
+                source: "/a".to_owned(),
+                target: "/b".to_owned(),
+                read_only: true,
+                propagation: "rshared".to_owned(),
+                ..Default::default()
+            }],
+            network: "host".to_owned(),
+            resources: Some(v1::Resources {
+                memory_bytes: 7,
+                memory_swap_bytes: -1,
+                ..Default::default()
+            }),
+            stop_timeout_seconds: Some(0),
+            ..Default::default()
+        })
+        .unwrap();
+        assert_eq!(request.name.unwrap().as_str(), "web");
+        assert_eq!(request.entrypoint, Some(Vec::new()));
+        assert_eq!(request.mounts[0].propagation, Propagation::Rshared);
+        assert!(request.mounts[0].read_only && request.mounts[0].recursive);
+        assert_eq!(request.network, Network::Host);
+        assert_eq!(
+            (
+                request.resources.memory_bytes,
+                request.resources.memory_swap_bytes
+            ),
+            (Some(7), Some(-1))
+        );
+        assert_eq!(request.stop_timeout, Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_refused() {
+        let message = |name: &str, network: &str, propagation: &str| v1::CreateContainerRequest {
+            name: name.to_owned(),
+            network: network.to_owned(),
+            mounts: vec![v1::Mount {
+                propagation: propagation.to_owned(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        assert!(create(message("", "", "")).is_ok());
+        for bad in [
+            message("-x", "", ""),
+            message("", "bridge", ""),
+            message("", "", "sideways"),
+        ] {
+            assert_eq!(create(bad).unwrap_err().code(), tonic::Code::InvalidArgument);
+        }
+        assert_eq!(
+            size(v1::TerminalSize {
+                rows: 24,
+                columns: 100_000
+            }),
+            TerminalSize {
+                rows: 24,
+                columns: u16::MAX
+            }
+        );
+    }
+}

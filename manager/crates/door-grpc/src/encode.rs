@@ -1,0 +1,207 @@
+//! From the engine's answers to the wire's messages.
+
+use croze_engine::{
+    BindMount, Container, ExitStatus, Image, ImageDetails, Inspection, LogEntry, Network, Output,
+    Propagation, Resources, State,
+};
+use croze_proto::v1;
+
+/// One container as a list shows it.
+pub(crate) fn summary(container: &Container, args: Vec<String>) -> v1::ContainerSummary {
+    let (state, exit, dead) = match &container.state {
+        State::Created => (v1::ContainerState::Created, None, None),
+        State::Running { .. } => (v1::ContainerState::Running, None, None),
+        State::Exited { status } => (v1::ContainerState::Exited, Some(exit_status(status)), None),
+        State::Dead { reason } => (v1::ContainerState::Dead, None, Some(reason.clone())),
+    };
+    v1::ContainerSummary {
+        id: container.id.as_str().to_owned(),
+        name: container.name.as_str().to_owned(),
+        image: container.request.image.clone(),
+        image_id: container.image.id.clone(),
+        command: args,
+        created_at: container.created_at.clone(),
+        state: state.into(),
+        started_at: container.started_at.clone().unwrap_or_default(),
+        exit,
+        error: dead.or_else(|| container.error.clone()).unwrap_or_default(),
+        labels: container
+            .image
+            .labels
+            .iter()
+            .chain(&container.request.labels)
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
+    }
+}
+
+/// The arguments of a container's process: the entrypoint, then the command. An own entrypoint makes the image's command void.
+pub(crate) fn arguments(container: &Container) -> Vec<String> {
+    let (entrypoint, command) = entrypoint_and_command(container);
+    entrypoint.iter().chain(command).cloned().collect()
+}
+
+fn entrypoint_and_command(container: &Container) -> (&[String], &[String]) {
+    let (request, image) = (&container.request, &container.image);
+    let entrypoint = request.entrypoint.as_ref().unwrap_or(&image.entrypoint);
+    let command = match (&request.entrypoint, request.command.is_empty()) {
+        (None, true) => &image.cmd,
+        _ => &request.command,
+    };
+    (entrypoint, command)
+}
+
+/// How a process ended.
+pub(crate) fn exit_status(status: &ExitStatus) -> v1::ExitStatus {
+    v1::ExitStatus {
+        code: i32::try_from(status.code).unwrap_or(i32::MAX),
+        oom_killed: status.oom_killed,
+        finished_at: status.finished_at.clone(),
+    }
+}
+
+/// Everything about one container.
+pub(crate) fn inspection(inspection: Inspection) -> v1::InspectContainerResponse {
+    let request = inspection.container.request.clone();
+    let (entrypoint, cmd) = entrypoint_and_command(&inspection.container);
+    let (entrypoint, cmd) = (entrypoint.to_vec(), cmd.to_vec());
+    v1::InspectContainerResponse {
+        summary: Some(summary(&inspection.container, inspection.args)),
+        pid: inspection.pid.unwrap_or(0),
+        shim_pid: inspection.shim_pid.unwrap_or(0),
+        env: inspection.env,
+        working_dir: inspection.working_dir,
+        user: inspection.user,
+        hostname: inspection.hostname,
+        tty: request.io.tty,
+        open_stdin: request.io.open_stdin,
+        mounts: request.mounts.iter().map(mount).collect(),
+        network: network(request.network),
+        resources: Some(resources(&request.resources)),
+        auto_remove: request.auto_remove,
+        stop_signal: inspection.stop_signal,
+        log_path: inspection.log_path.display().to_string(),
+        bundle_path: inspection.bundle_path.display().to_string(),
+        runtime: inspection.runtime.display().to_string(),
+        log_lines_dropped: inspection.log_lines_dropped,
+        entrypoint,
+        cmd,
+    }
+}
+
+fn network(network: Network) -> String {
+    network.as_str().to_owned()
+}
+
+fn mount(mount: &BindMount) -> v1::Mount {
+    let propagation = match mount.propagation {
+        Propagation::Rprivate => String::new(),
+        other => other.as_str().to_owned(),
+    };
+    v1::Mount {
+        source: mount.source.display().to_string(),
+        target: mount.target.clone(),
+        read_only: mount.read_only,
+        propagation,
+        non_recursive: !mount.recursive,
+        create_source: mount.create_source,
+    }
+}
+
+/// The limits as they are in effect: with a limit of memory and none of swap, as much swap again may be used.
+fn resources(resources: &Resources) -> v1::Resources {
+    let default_swap = || {
+        let twice = resources.memory_bytes?.saturating_mul(2);
+        Some(i64::try_from(twice).unwrap_or(i64::MAX))
+    };
+    v1::Resources {
+        memory_bytes: resources.memory_bytes.unwrap_or(0),
+        memory_swap_bytes: resources.memory_swap_bytes.or_else(default_swap).unwrap_or(0),
+        nano_cpus: resources.nano_cpus.unwrap_or(0),
+        pids_limit: resources.pids_limit.unwrap_or(0),
+        cpu_shares: resources.cpu_shares.unwrap_or(0),
+        cpuset_cpus: resources.cpuset_cpus.clone().unwrap_or_default(),
+    }
+}
+
+/// One line of a log.
+pub(crate) fn log_entry(entry: LogEntry) -> v1::LogEntry {
+    let stream = if entry.stderr {
+        v1::StdStream::Stderr
+    } else {
+        v1::StdStream::Stdout
+    };
+    v1::LogEntry {
+        stream: stream.into(),
+        time: entry.time,
+        data: entry.data,
+    }
+}
+
+/// What comes from a process.
+pub(crate) fn frame(output: Output) -> v1::StreamFrame {
+    use v1::stream_frame::Frame;
+    let frame = match output {
+        Output::Stdout(bytes) => Frame::Stdout(bytes),
+        Output::Stderr(bytes) => Frame::Stderr(bytes),
+        Output::Notice(text) => Frame::Notice(text),
+        Output::Exit(status) => Frame::Exit(exit_status(&status)),
+    };
+    v1::StreamFrame { frame: Some(frame) }
+}
+
+/// One image as a list shows it; references as people write them.
+pub(crate) fn image(image: &Image) -> v1::ImageSummary {
+    v1::ImageSummary {
+        id: image.id.to_string(),
+        references: image
+            .references
+            .iter()
+            .map(croze_model::Reference::familiar)
+            .collect(),
+        digest: image.manifest.to_string(),
+        created: image.created.clone().unwrap_or_default(),
+        size_bytes: image.size,
+        os: image.os.clone(),
+        architecture: image.architecture.clone(),
+    }
+}
+
+/// Everything about one image.
+pub(crate) fn image_details(details: &ImageDetails) -> v1::InspectImageResponse {
+    let mut summary = image(&details.image);
+    summary.references.extend(
+        details
+            .image
+            .repo_digests
+            .iter()
+            .map(croze_model::Reference::familiar),
+    );
+    v1::InspectImageResponse {
+        summary: Some(summary),
+        diff_ids: details.image.diff_ids().iter().map(ToString::to_string).collect(),
+        config_json: details.raw.to_string().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_swap_is_the_one_in_effect() {
+        for (memory, swap, shown) in [
+            (None, None, 0),
+            (Some(64), None, 128),
+            (Some(64), Some(64), 64),
+            (Some(64), Some(-1), -1),
+        ] {
+            let limits = Resources {
+                memory_bytes: memory,
+                memory_swap_bytes: swap,
+                ..Resources::default()
+            };
+            assert_eq!(resources(&limits).memory_swap_bytes, shown, "{memory:?} {swap:?}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The gRPC door: decode, call the engine, map the error, encode; nothing else.
+//!
+//! ```text
+//!   croze.v1 message --decode--> engine's request --> Engine --> engine's answer --encode--> croze.v1 message
+//!                                                       `--error--> status (one table) + ErrorDetail (everything)
+//! ```
+//!
+//! Beside `croze.v1` it offers server reflection and the health service, which both need nothing of the engine.
+//!
+//! Invariant: what a client sends is checked here only for being decodable; what it means is the engine's to judge. Not here: sockets and
+//! who may use them.
+#![forbid(unsafe_code)]
+
+mod containers;
+mod decode;
+mod encode;
+mod images;
+mod status;
+mod streams;
+mod system;
+
+use std::future::Future;
+
+use croze_engine::Engine;
+use croze_proto::API_DESCRIPTORS;
+use croze_proto::v1::containers_server::ContainersServer;
+use croze_proto::v1::images_server::ImagesServer;
+use croze_proto::v1::system_server::SystemServer;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+/// Why the door had to close.
+pub use tonic::transport::Error as ServeError;
+
+/// Serves the engine on a listening socket until `shutdown` ends, and then until the calls that are under way have ended.
+///
+/// # Errors
+/// If the transport fails as a whole; a failing connection ends alone.
+pub async fn serve(
+    engine: Engine,
+    listener: UnixListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    health_reporter
+        .set_serving::<ContainersServer<containers::Door>>()
+        .await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(API_DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    // Our own descriptors are a constant of the build; without reflection everything else still works.
+    let reflection = reflection
+        .inspect_err(|error| tracing::error!(%error, "no server reflection"))
+        .ok();
+    Server::builder()
+        .add_service(health)
+        .add_optional_service(reflection)
+        .add_service(ImagesServer::new(images::Door::new(engine.clone())))
+        .add_service(ContainersServer::new(containers::Door::new(engine.clone())))
+        .add_service(SystemServer::new(system::Door::new(engine)))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+        .await
+}

@@ -1,0 +1,96 @@
+//! `croze.v1.System`.
+
+use std::pin::Pin;
+
+use croze_engine::{Engine, Event};
+use croze_proto::v1::system_server::System;
+use croze_proto::{API_VERSION, v1};
+use futures_util::{Stream, StreamExt as _};
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tonic::{Request, Response, Status};
+
+use crate::status;
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct Door {
+    engine: Engine,
+}
+
+impl Door {
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+}
+
+#[tonic::async_trait]
+impl System for Door {
+    type EventsStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+
+    async fn version(&self, _: Request<v1::VersionRequest>) -> Result<Response<v1::VersionResponse>, Status> {
+        let version = self.engine.version();
+        Ok(Response::new(v1::VersionResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            api_version: API_VERSION,
+            os: version.platform.os.clone(),
+            architecture: version.platform.architecture.clone(),
+            kernel: version.kernel,
+            runtime_version: version.runtime,
+        }))
+    }
+
+    async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoResponse>, Status> {
+        let info = self.engine.info().await.map_err(|error| status::of(&error))?;
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok(Response::new(v1::InfoResponse {
+            containers: count(info.containers),
+            containers_running: count(info.running),
+            containers_stopped: count(info.containers - info.running),
+            images: count(info.images),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            root: info.root,
+            run_root: info.run_root,
+            runtime: info.runtime,
+            cgroup_version: info.cgroup_version.to_owned(),
+            kernel: info.kernel,
+            operating_system: info.operating_system,
+            architecture: info.platform.architecture.clone(),
+            cpus: count(info.cpus),
+            memory_bytes: info.memory_bytes,
+            hostname: info.hostname,
+            snapshotter: "overlay".to_owned(),
+            warnings: info.warnings,
+        }))
+    }
+
+    async fn events(&self, _: Request<v1::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        let events = BroadcastStream::new(self.engine.events()).map(|item| {
+            Ok(match item {
+                Ok(event) => message(event),
+                Err(BroadcastStreamRecvError::Lagged(count)) => lost(count),
+            })
+        });
+        Ok(Response::new(Box::pin(events)))
+    }
+}
+
+fn message(event: Event) -> v1::Event {
+    v1::Event {
+        time: event.time,
+        kind: event.kind.as_str().to_owned(),
+        action: event.action.to_owned(),
+        id: event.id,
+        attributes: event.attributes.into_iter().collect(),
+    }
+}
+
+/// What a client that was too slow is told.
+fn lost(count: u64) -> v1::Event {
+    v1::Event {
+        kind: "daemon".to_owned(),
+        action: "lost".to_owned(),
+        attributes: [("count".to_owned(), count.to_string())].into(),
+        ..v1::Event::default()
+    }
+}

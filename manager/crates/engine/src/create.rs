@@ -1,0 +1,102 @@
+//! `create`: an image and a request become a container.
+//!
+//! | step | undo |
+//! |---|---|
+//! | hold the image against removal | released when the verb ends |
+//! | find the image on this machine | none: only read |
+//! | make the snapshot | remove it |
+//! | store the record, which takes the name | none: it is the last step, and gives the name back itself when it fails |
+
+use croze_containers::{ContainersError, CreateRequest, Created, ImageFacts};
+use croze_images::ImageDetails;
+use croze_model::{ContainerId, Error, ErrorKind, Result};
+
+use crate::engine::{Engine, blocking, complete};
+use crate::events::EventKind;
+use crate::undo::Undo;
+use crate::{hello, names};
+
+/// So many made-up names are tried before the machine is declared full of containers.
+const NAME_ATTEMPTS: usize = 16;
+
+impl Engine {
+    /// Makes a container; nothing runs yet.
+    ///
+    /// # Errors
+    /// `NotFound` if the image is not on this machine, `AlreadyExists` if the name is taken, `InvalidArgument` for what cannot be run.
+    pub async fn create(&self, request: CreateRequest) -> Result<Created> {
+        let engine = self.clone();
+        complete(async move { engine.create_to_the_end(request).await }).await
+    }
+
+    async fn create_to_the_end(&self, request: CreateRequest) -> Result<Created> {
+        let _image_stays = self.image_gate().read().await;
+        let image = self.image_to_run(&request.image).await?;
+        let id = self.containers().new_id()?;
+        // Recovery must not take a snapshot without a record for a leftover while its record is being made.
+        let _lock = self.locks().lock(&id).await;
+        let mut undo = Undo::new(format!("container {}", id.short()));
+
+        self.make_snapshot(&id, &image).await?;
+        let engine = self.clone();
+        let snapshot = id.clone();
+        undo.push("remove the snapshot", async move {
+            engine.discard_rootfs(&snapshot).await
+        });
+
+        match self.store_record(&id, request, &image).await {
+            Ok(created) => {
+                let image = image.image.id.to_string();
+                let about = [("name", created.name.as_str()), ("image", image.as_str())];
+                self.bus()
+                    .tell(EventKind::Container, "create", created.id.as_str(), &about);
+                Ok(created)
+            }
+            Err(error) => {
+                undo.run(self).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn image_to_run(&self, text: &str) -> Result<ImageDetails> {
+        match self.images().inspect(text).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(hello::explain(text, self.settings().hello).unwrap_or(error))
+            }
+            other => other,
+        }
+    }
+
+    async fn make_snapshot(&self, id: &ContainerId, image: &ImageDetails) -> Result<()> {
+        let (snapshots, id, diff_ids) = (self.snapshots().clone(), id.clone(), image.image.diff_ids());
+        blocking(move || snapshots.prepare(id.as_str(), &diff_ids).map(|_| ())).await
+    }
+
+    /// Stores the record under the wanted name, or under the first made-up one that is free.
+    async fn store_record(
+        &self,
+        id: &ContainerId,
+        request: CreateRequest,
+        image: &ImageDetails,
+    ) -> Result<Created> {
+        let facts = ImageFacts::from_config(image.image.id.to_string(), &image.config);
+        if request.name.is_some() {
+            return Ok(self.containers().create(id.clone(), request, facts).await?);
+        }
+        for attempt in 0..NAME_ATTEMPTS {
+            let named = CreateRequest {
+                name: names::for_id(id, attempt),
+                ..request.clone()
+            };
+            match self.containers().create(id.clone(), named, facts.clone()).await {
+                Err(ContainersError::NameTaken(_)) => {}
+                other => return Ok(other?),
+            }
+        }
+        Err(
+            Error::new(ErrorKind::ResourceExhausted, "create", "no made-up name is free")
+                .hint("choose one with --name"),
+        )
+    }
+}

@@ -1,0 +1,144 @@
+//! Verbs on images.
+
+use std::sync::Arc;
+
+use croze_images::{
+    Image, ImageDetails, ImageUse, Progress, PullOptions, PullState, Pulled, RemoveOptions, Removed,
+};
+use croze_model::{Error, ErrorKind, Platform, Reference, Result};
+
+use crate::engine::{Engine, complete};
+use crate::events::EventKind;
+use crate::hello;
+use crate::operation::Operation;
+
+/// Fetches an image.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// `[registry[:port]/]name[:tag][@digest]`.
+    pub reference: String,
+    /// `os/architecture[/variant]`; `None`: this machine's.
+    pub platform: Option<String>,
+}
+
+/// Removes a name of an image, or an image.
+#[derive(Debug, Clone)]
+pub struct RemoveImageRequest {
+    /// Reference, id or unambiguous prefix of an id.
+    pub image: String,
+    /// Also if a stopped container uses it, or it has several names.
+    pub force: bool,
+}
+
+impl Engine {
+    /// Begins to fetch an image. Dropping the operation cancels it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a malformed reference or platform; all else comes as the operation's result.
+    pub fn pull(&self, request: &PullRequest) -> Result<Operation<PullState, Pulled>> {
+        let reference = parse_reference(&request.reference)?;
+        let mut options = PullOptions::default();
+        if let Some(platform) = &request.platform {
+            options.platform = parse_platform(platform)?;
+        }
+        let (progress, watched) = Progress::new();
+        let engine = self.clone();
+        let work = tokio::spawn(async move {
+            if hello::is_hello(&reference) {
+                return engine.install_hello().await;
+            }
+            let pulled = engine.images().pull(&reference, &options, &progress).await?;
+            let id = pulled.id.to_string();
+            engine
+                .bus()
+                .tell(EventKind::Image, "pull", reference.to_string(), &[("id", &id)]);
+            Ok(pulled)
+        });
+        Ok(Operation::new(watched, work))
+    }
+
+    /// Every image of this machine.
+    ///
+    /// # Errors
+    /// If the records cannot be read.
+    pub async fn list_images(&self) -> Result<Vec<Image>> {
+        let mut images = self.images().list().await?;
+        // RFC 3339 in UTC sorts as text does; images without a time come last.
+        images.sort_by(|a, b| b.created.cmp(&a.created));
+        Ok(images)
+    }
+
+    /// Which image a text means.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidArgument` for an ambiguous prefix.
+    pub async fn resolve_image(&self, text: &str) -> Result<Image> {
+        self.images().resolve(text).await
+    }
+
+    /// Everything about one image.
+    ///
+    /// # Errors
+    /// As [`Engine::resolve_image`].
+    pub async fn inspect_image(&self, text: &str) -> Result<ImageDetails> {
+        self.images().inspect(text).await
+    }
+
+    /// Removes a name, and the image with the last one. Waits for creates in flight, whose containers then count as users.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` if a container uses it.
+    pub async fn remove_image(&self, request: RemoveImageRequest) -> Result<Removed> {
+        let engine = self.clone();
+        complete(async move {
+            let _no_create = engine.image_gate().write().await;
+            let options = RemoveOptions { force: request.force };
+            let removed = engine
+                .images()
+                .remove(&request.image, options, &engine.image_uses())
+                .await?;
+            for reference in &removed.untagged {
+                engine
+                    .bus()
+                    .tell(EventKind::Image, "untag", reference.to_string(), &[]);
+            }
+            for id in &removed.deleted {
+                engine.bus().tell(EventKind::Image, "delete", id.to_string(), &[]);
+            }
+            Ok(removed)
+        })
+        .await
+    }
+
+    /// The images that containers use.
+    pub(crate) fn image_uses(&self) -> Vec<ImageUse> {
+        self.containers()
+            .list()
+            .into_iter()
+            .filter_map(|container| {
+                let image = container.image.id.parse().ok()?;
+                Some(ImageUse {
+                    image,
+                    container: container.name.to_string(),
+                    running: container.state.is_running(),
+                })
+            })
+            .collect()
+    }
+}
+
+fn parse_reference(text: &str) -> Result<Reference> {
+    text.parse().map_err(|source: croze_model::ReferenceError| {
+        invalid(format!("cannot pull {text:?}"), Arc::new(source))
+    })
+}
+
+fn parse_platform(text: &str) -> Result<Platform> {
+    text.parse().map_err(|source: croze_model::PlatformError| {
+        invalid(format!("cannot pull for {text:?}"), Arc::new(source))
+    })
+}
+
+fn invalid(what: String, source: Arc<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::new(ErrorKind::InvalidArgument, "pull", what).because(source)
+}

@@ -1,0 +1,61 @@
+//! `crozed`: the manager's daemon.
+//!
+//! ```text
+//!   flags, croze.toml --config--> Config --wiring--> Engine --door-grpc--> unix socket
+//!                                                      ^
+//!                                        recover: while the first clients wait on the socket
+//! ```
+//!
+//! Invariants: one daemon per root and per run root; requests are served after recovery, or when that takes more than some seconds; ending this process, however that happens, ends no
+//! container. Not here: what the verbs do (croze-engine), wire formats (croze-door-grpc).
+#![forbid(unsafe_code)]
+
+mod args;
+mod config;
+mod hello;
+mod logging;
+mod programs;
+mod serve;
+mod socket;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &args::Args) -> anyhow::Result<()> {
+    // Whoever speaks TLS first needs a provider; there is one for the process.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
+    let config = config::Config::load(args)?;
+    logging::init(&config)?;
+    // What must be private has its mode set; directories that users ask for are as docker makes them.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    serve::serve(&config)
+}
+
+/// Prints an error as the CLI does: what failed and why in one line, then what to do.
+fn report(error: &anyhow::Error) {
+    let mut err = std::io::stderr().lock();
+    // A daemon without standard error has its log.
+    let (line, hint) = match error.downcast_ref::<croze_model::Error>() {
+        Some(error) => (error.one_line(), error.advice().map(str::to_owned)),
+        None => (format!("{error:#}"), None),
+    };
+    writeln!(err, "crozed: {line}").ok();
+    if let Some(hint) = hint {
+        writeln!(err, "hint: {hint}").ok();
+    }
+}
