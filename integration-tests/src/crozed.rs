@@ -1,0 +1,253 @@
+//! The daemon under directories of its own, and the CLI that talks to it.
+
+use std::cell::RefCell;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::output::{Ended, Output};
+use crate::programs::{bin, runtime_under_test};
+use crate::reaper::{self, Process};
+use crate::scene::Scene;
+use crate::wait::wait_until;
+
+/// A running daemon. When this value goes, its containers are removed and it is told to stop.
+#[derive(Debug)]
+pub struct Crozed<'scene> {
+    scene: &'scene Scene,
+    runtime: PathBuf,
+    root: PathBuf,
+    run_root: PathBuf,
+    socket: PathBuf,
+    process: RefCell<Option<Process>>,
+}
+
+impl<'scene> Crozed<'scene> {
+    /// Starts the daemon and waits until it answers.
+    ///
+    /// # Errors
+    /// It is not built, or does not answer.
+    pub fn start(scene: &'scene Scene) -> Result<Self> {
+        Self::start_with_runtime(scene, &runtime_under_test()?)
+    }
+
+    /// The same with this OCI runtime.
+    ///
+    /// # Errors
+    /// As [`Crozed::start`].
+    pub fn start_with_runtime(scene: &'scene Scene, runtime: &std::path::Path) -> Result<Self> {
+        let daemon = Self {
+            runtime: runtime.to_owned(),
+            scene,
+            root: scene.path("root"),
+            run_root: scene.path("run"),
+            socket: scene.path("croze.sock"),
+            process: RefCell::new(None),
+        };
+        scene.watch_croze_cgroups();
+        daemon.launch()?;
+        Ok(daemon)
+    }
+
+    /// Starts the daemon again, after [`Crozed::kill`] or [`Crozed::stop`].
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn launch(&self) -> Result<()> {
+        let mut command = reaper::command(bin("crozed")?);
+        command
+            .arg("--root")
+            .arg(&self.root)
+            .arg("--run-root")
+            .arg(&self.run_root);
+        command
+            .arg("--socket")
+            .arg(&self.socket)
+            .arg("--runtime")
+            .arg(&self.runtime);
+        let process = self.scene.start_daemon(command)?;
+        wait_until("crozed answered", Duration::from_secs(20), || {
+            if let Some(ended) = process.ended() {
+                bail!("crozed ended at once: {ended}: {}", process.stderr());
+            }
+            if UnixStream::connect(&self.socket).is_err() {
+                return Ok(None);
+            }
+            Ok((self.croze(&["info"])?.ended == Ended::Code(0)).then_some(()))
+        })?;
+        self.process.replace(Some(process));
+        Ok(())
+    }
+
+    /// Where it keeps what lasts.
+    #[must_use]
+    pub fn root(&self) -> &std::path::Path {
+        &self.root
+    }
+
+    /// Kills the daemon as a power cut would: it learns nothing of it.
+    ///
+    /// # Errors
+    /// It does not die.
+    pub fn kill(&self) -> Result<()> {
+        self.end(Signal::SIGKILL).map(drop)
+    }
+
+    /// Tells the daemon to stop and waits for it.
+    ///
+    /// # Errors
+    /// It does not end with exit code 0.
+    pub fn stop(&self) -> Result<()> {
+        match self.end(Signal::SIGTERM)? {
+            Some(output) => output.success().map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn end(&self, signal: Signal) -> Result<Option<Output>> {
+        let Some(process) = self.process.take() else {
+            return Ok(None);
+        };
+        process.signal(signal)?;
+        process.wait(Duration::from_secs(20)).map(Some)
+    }
+
+    /// A command line of the CLI.
+    ///
+    /// # Errors
+    /// It is not built.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = reaper::command(bin("croze")?);
+        command.arg("--host").arg(self.host()).args(arguments);
+        Ok(command)
+    }
+
+    /// The words of a CLI call, for a shell.
+    ///
+    /// # Errors
+    /// It is not built.
+    pub fn shell_words(&self, arguments: &str) -> Result<String> {
+        Ok(format!(
+            "{} --host {} {arguments}",
+            bin("croze")?.display(),
+            self.host()
+        ))
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    /// Calls the CLI and waits for it.
+    ///
+    /// # Errors
+    /// It cannot be started or does not end. That it fails is in the output.
+    pub fn croze(&self, arguments: &[&str]) -> Result<Output> {
+        self.scene.run(self.command(arguments)?)
+    }
+
+    /// Calls the CLI and expects success.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn ok(&self, arguments: &[&str]) -> Result<Output> {
+        self.croze(arguments)?.success()
+    }
+
+    /// Ids of the images there are, but for the one that the daemon carries itself.
+    ///
+    /// # Errors
+    /// `images` fails.
+    pub fn images(&self) -> Result<Vec<String>> {
+        let listed = self.ok(&["images", "--no-trunc"])?;
+        let others = listed
+            .stdout
+            .lines()
+            .skip(1)
+            .filter(|line| !line.starts_with("croze/hello"));
+        Ok(others
+            .filter_map(|line| Some(line.split_whitespace().nth(2)?.to_owned()))
+            .collect())
+    }
+
+    /// What `inspect` says of one container.
+    ///
+    /// # Errors
+    /// It fails, or prints no JSON.
+    pub fn inspect(&self, container: &str) -> Result<Value> {
+        let answer = self.ok(&["inspect", container])?.json()?;
+        Ok(answer.get(0).cloned().unwrap_or(answer))
+    }
+
+    /// Full ids of all containers. The cgroups that carry them count as the test's from then on.
+    ///
+    /// # Errors
+    /// `ps` fails.
+    pub fn container_ids(&self) -> Result<Vec<String>> {
+        let ids: Vec<String> = self
+            .ok(&["ps", "-a", "-q", "--no-trunc"])?
+            .stdout
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        for id in &ids {
+            self.scene.watch_cgroup(id);
+        }
+        Ok(ids)
+    }
+
+    /// The host's pid of a container's first process: the daemon's word, checked against the container's cgroup.
+    ///
+    /// # Errors
+    /// `inspect` has no pid.
+    pub fn pid(&self, container: &str) -> Result<i32> {
+        let facts = self.inspect(container)?;
+        let pid = find(&facts, &["pid", "Pid"]).and_then(Value::as_i64);
+        Ok(i32::try_from(pid.with_context(|| {
+            format!("inspect of {container} has a pid: {facts}")
+        })?)?)
+    }
+
+    /// Removes every container and stops the daemon.
+    ///
+    /// # Errors
+    /// Either fails.
+    pub fn finish(&self) -> Result<()> {
+        let ids = self.container_ids()?;
+        if !ids.is_empty() {
+            let mut words = vec!["rm", "-f"];
+            words.extend(ids.iter().map(String::as_str));
+            self.ok(&words)?;
+        }
+        self.stop()
+    }
+}
+
+impl Drop for Crozed<'_> {
+    fn drop(&mut self) {
+        if self.process.borrow().is_none() {
+            return;
+        }
+        // The scene finds and reports what could not be removed.
+        if self.finish().is_err() {
+            drop(self.end(Signal::SIGKILL));
+        }
+    }
+}
+
+/// The first value under any of these keys, at any depth.
+pub(crate) fn find<'value>(value: &'value Value, keys: &[&str]) -> Option<&'value Value> {
+    match value {
+        Value::Object(map) => keys
+            .iter()
+            .find_map(|key| map.get(*key))
+            .or_else(|| map.values().find_map(|inner| find(inner, keys))),
+        Value::Array(list) => list.iter().find_map(|inner| find(inner, keys)),
+        _ => None,
+    }
+}

@@ -1,0 +1,56 @@
+//! The test harness: everything a suite needs to judge Croze's programs from outside.
+//!
+//! ```text
+//! Scene        one test's place on the host: a directory, a name, every process it starts; cleaned up, then compared
+//!  ├─ Bundle       an OCI bundle: a root directory with busybox and the probe, and a config.json to edit
+//!  ├─ Runtime      croze-rt, or what $RUNTIME names, with a state directory of its own
+//!  ├─ Registry     Debian's docker-registry on a free loopback port
+//!  ├─ Hostile      a registry that serves exactly the bytes a test wants
+//!  ├─ ImageLayout  an OCI image layout made from directories, pushed by skopeo
+//!  ├─ Crozed       the daemon under directories of its own, and the CLI that talks to it
+//!  ├─ Terminal     a tmux session, for what needs a real terminal
+//!  └─ Dockerd, Podman   other engines that call the runtime
+//! ```
+//!
+//! Invariants:
+//! - [`Scene::play`] compares the host before and after: processes that descend from the test, mounts, cgroups and
+//!   interfaces. What is left is removed, and the test fails for it.
+//! - Nothing waits on time: every wait names a condition and has a deadline.
+//! - The test process is a subreaper and reaps at once, so that "the process is gone" is never a zombie's lie.
+//!
+//! It needs root, and the programs in `bin/` (`make build`).
+
+#![forbid(unsafe_code)]
+
+mod bundle;
+mod crozed;
+mod debian;
+mod host;
+mod hostile;
+mod image;
+mod output;
+mod peers;
+mod programs;
+mod reaper;
+mod registry;
+mod runtime;
+mod scene;
+pub mod spec;
+mod terminal;
+mod wait;
+
+pub use bundle::{Bundle, populate_rootfs};
+pub use crozed::Crozed;
+pub use debian::Debian;
+pub use host::{cgroup_directories, cgroup_file, is_alive, process_ids_in_cgroup};
+pub use hostile::{Hostile, Reply};
+pub use image::{ImageLayout, LayerBuilder, digest};
+pub use output::{Ended, Output};
+pub use peers::{Dockerd, Podman};
+pub use programs::{bin, busybox, runtime_under_test};
+pub use reaper::Process;
+pub use registry::Registry;
+pub use runtime::Runtime;
+pub use scene::Scene;
+pub use terminal::Terminal;
+pub use wait::wait_until;

@@ -1,0 +1,41 @@
+//! Waiting for a condition of the world outside, with a deadline.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use rustix::event::{Timespec, poll};
+
+/// How often a condition that nothing announces is looked at again.
+const INTERVAL: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
+
+/// Calls `condition` until it gives a value; fails with `what` after `limit`.
+///
+/// # Errors
+/// The condition's own error, at once; or that it did not become true in time.
+pub fn wait_until<T>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let begin = Instant::now();
+    loop {
+        if let Some(value) = condition()? {
+            return Ok(value);
+        }
+        if begin.elapsed() > limit {
+            bail!("waited {limit:?} in vain until {what}");
+        }
+        pause()?;
+    }
+}
+
+/// One interval. An interruption only shortens it.
+fn pause() -> Result<()> {
+    match poll(&mut [], Some(&INTERVAL)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}

@@ -1,0 +1,6 @@
+//! Other engines drive the runtime: Debian's dockerd and podman run, exec into and remove containers with it.
+
+#![forbid(unsafe_code)]
+
+mod docker;
+mod podman;

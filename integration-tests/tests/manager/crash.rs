@@ -1,0 +1,177 @@
+//! The daemon is killed; containers do not notice.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use croze_integration_tests::{Scene, is_alive, wait_until};
+use serde_json::json;
+
+use crate::Stage;
+
+fn lines_up_to(last: usize) -> String {
+    (1..=last).map(|number| format!("line {number}\n")).collect()
+}
+
+#[test]
+fn a_container_outlives_the_daemon_and_loses_no_line() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        stage.start(
+            "printer",
+            &[],
+            &["/bin/sh", "-c", "/probe print 300 10; exec /probe wait"],
+            "line 20\n",
+        )?;
+        let pid = stage.daemon.pid("printer")?;
+        stage.daemon.kill()?;
+        ensure!(is_alive(pid), "the container went with the daemon");
+        stage.daemon.croze(&["ps"])?.failure(&["croze.sock"])?;
+        stage.daemon.launch()?;
+
+        assert_eq!(stage.daemon.pid("printer")?, pid, "it is the same process");
+        let listed = stage.daemon.ok(&["ps"])?;
+        ensure!(
+            listed.stdout.contains("printer") && listed.stdout.contains("Up "),
+            "{listed}"
+        );
+        let logs = wait_until("the last line is logged", Duration::from_secs(20), || {
+            let logs = stage.daemon.ok(&["logs", "printer"])?;
+            Ok(logs.stdout.contains("ready").then_some(logs))
+        })?;
+        assert_eq!(
+            logs.stdout,
+            format!("{}ready\n", lines_up_to(300)),
+            "every line once and in order"
+        );
+
+        stage
+            .daemon
+            .croze(&["exec", "printer", "/probe", "exit", "9"])?
+            .code(9)?;
+        stage.daemon.ok(&["stop", "printer"])?;
+        assert_eq!(stage.daemon.inspect("printer")?["State"]["ExitCode"], 0);
+        stage.daemon.finish()
+    })
+}
+
+#[test]
+fn an_end_while_the_daemon_is_away_is_recorded() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        stage.start(
+            "short",
+            &[],
+            &["/bin/sh", "-c", "/probe print 100 10; exit 7"],
+            "line 5\n",
+        )?;
+        let removes_itself = [
+            "run",
+            "-d",
+            "--rm",
+            "--name",
+            "passing",
+            &stage.image,
+            "/probe",
+            "print",
+            "100",
+            "10",
+        ];
+        stage.daemon.ok(&removes_itself)?;
+        let pids = [stage.daemon.pid("short")?, stage.daemon.pid("passing")?];
+        stage.daemon.kill()?;
+        wait_until("both containers have ended", Duration::from_secs(20), || {
+            Ok(pids.iter().all(|pid| !is_alive(*pid)).then_some(()))
+        })?;
+        stage.daemon.launch()?;
+        let facts = wait_until("the end is known", Duration::from_secs(10), || {
+            let facts = stage.daemon.inspect("short")?;
+            Ok((facts["State"]["Status"] == "exited").then_some(facts))
+        })?;
+        assert_eq!(facts["State"]["ExitCode"], 7);
+        assert_eq!(stage.daemon.ok(&["logs", "short"])?.stdout, lines_up_to(100));
+        wait_until("the other one is removed", Duration::from_secs(10), || {
+            Ok((stage.daemon.container_ids()?.len() == 1).then_some(()))
+        })?;
+        stage.daemon.finish()
+    })
+}
+
+#[test]
+fn images_and_stopped_containers_survive_a_kill() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        stage
+            .daemon
+            .croze(&["run", "--name", "over", &stage.image, "/probe", "exit", "3"])?
+            .code(3)?;
+        let images = stage.daemon.ok(&["images", "-q", "--no-trunc"])?.stdout;
+        let before = stage.daemon.inspect("over")?;
+        for _ in 0..3 {
+            stage.daemon.kill()?;
+            stage.daemon.launch()?;
+        }
+        assert_eq!(stage.daemon.ok(&["images", "-q", "--no-trunc"])?.stdout, images);
+        assert_eq!(stage.daemon.inspect("over")?, before);
+        stage.run(&[], &["/bin/true"])?.success()?;
+        stage.daemon.finish()
+    })
+}
+
+#[test]
+fn a_kill_of_the_daemon_during_starts_leaves_nothing_undone() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        for round in 0..4 {
+            let name = format!("cut-{round}");
+            let client = scene.start(stage.daemon.command(&[
+                "run",
+                "-d",
+                "--name",
+                &name,
+                &stage.image,
+                "/probe",
+                "wait",
+            ])?)?;
+            // Somewhere in the middle of the start: as soon as the daemon knows the name, or has answered.
+            wait_until("the start is under way", Duration::from_secs(10), || {
+                let known = stage.daemon.croze(&["inspect", &name])?.stdout.contains(&name);
+                Ok((known || client.ended().is_some()).then_some(()))
+            })?;
+            stage.daemon.kill()?;
+            client.wait(Duration::from_secs(10))?;
+            stage.daemon.launch()?;
+            // Whatever the daemon makes of it: the record agrees with the world, and it can be removed.
+            let state = stage.daemon.croze(&["inspect", &name])?;
+            if state.stdout.contains(&name) {
+                let facts = state.json()?;
+                let facts = facts.get(0).context("one container")?;
+                let pid = facts["State"]["Pid"].as_i64().unwrap_or_default();
+                let runs = pid > 0 && is_alive(i32::try_from(pid)?);
+                assert_eq!(facts["State"]["Running"], json!(runs), "{facts}");
+                stage.daemon.ok(&["rm", "-f", &name])?;
+            }
+        }
+        stage.run(&[], &["/bin/true"])?.success()?;
+        stage.daemon.finish()
+    })
+}
+
+#[test]
+fn a_killed_shim_is_noticed() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        stage.start("orphan", &[], &["/probe", "wait"], "ready")?;
+        let shim = stage.daemon.inspect("orphan")?["State"]["ShimPid"]
+            .as_i64()
+            .context("the shim's pid")?;
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(i32::try_from(shim)?),
+            nix::sys::signal::SIGKILL,
+        )?;
+        // The daemon says something true of it, and can still remove it.
+        stage.daemon.ok(&["ps", "-a"])?;
+        stage.daemon.ok(&["rm", "-f", "orphan"])?;
+        assert_eq!(stage.daemon.ok(&["ps", "-aq"])?.text(), "");
+        stage.daemon.finish()
+    })
+}

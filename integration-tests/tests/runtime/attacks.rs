@@ -1,0 +1,128 @@
+//! Known ways out of a container, tried.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use anyhow::{Result, ensure};
+use croze_integration_tests::{Bundle, Runtime, Scene, spec};
+use serde_json::json;
+
+use crate::is_croze;
+
+/// The runtime's file must not be reachable through `/proc/PID/exe` of what it starts (CVE-2019-5736).
+#[test]
+fn the_runtimes_own_file_cannot_be_reached() -> Result<()> {
+    Scene::play(|scene| {
+        let runtime = Runtime::new(scene)?;
+        let bundle = Bundle::new(scene, "sealed", &spec::docker_like(&["/probe", "wait"]))?;
+        let id = scene.id("sealed");
+        runtime.create(&bundle, &id)?;
+        let executable = format!("/proc/{}/exe", runtime.pid(&id)?);
+        ensure!(
+            fs::OpenOptions::new().write(true).open(&executable).is_err(),
+            "the waiting process's program can be opened for writing"
+        );
+        if is_croze(&runtime) {
+            let (inside, outside) = (fs::metadata(&executable)?, fs::metadata(runtime.program())?);
+            ensure!(
+                (inside.dev(), inside.ino()) != (outside.dev(), outside.ino()),
+                "the waiting process runs the host's file itself"
+            );
+        }
+        runtime.delete_by_force(&id)
+    })
+}
+
+/// A script whose interpreter is the runtime itself gets a copy of it, at most.
+#[test]
+fn a_script_that_runs_the_runtime_does_no_harm() -> Result<()> {
+    Scene::play(|scene| {
+        let runtime = Runtime::new(scene)?;
+        let before = fs::read(runtime.program())?;
+        let bundle = Bundle::new(scene, "script", &spec::docker_like(&["/evil"]))?;
+        fs::write(bundle.rootfs("evil"), "#!/proc/self/exe\n")?;
+        fs::set_permissions(bundle.rootfs("evil"), fs::Permissions::from_mode(0o755))?;
+        runtime.run(&bundle, &scene.id("script"))?;
+        ensure!(
+            before == fs::read(runtime.program())?,
+            "the runtime's file has changed"
+        );
+        Ok(())
+    })
+}
+
+/// A working directory through a descriptor that the runtime left open leads to the host (CVE-2024-21626).
+#[test]
+fn a_leaked_descriptor_is_no_working_directory() -> Result<()> {
+    Scene::play(|scene| {
+        let runtime = Runtime::new(scene)?;
+        let holder = Bundle::new(scene, "holder", &spec::docker_like(&["/probe", "wait"]))?;
+        let holder_id = scene.id("holder");
+        runtime.create_and_start(&holder, &holder_id)?;
+        let bundle = Bundle::new(scene, "cwd", &json!({}))?;
+        for number in 3..20 {
+            let directory = format!("/proc/self/fd/{number}");
+            let mut config =
+                spec::docker_like(&["/bin/ls", "../../../../etc/hostname", "../../../../etc/shadow"]);
+            config["process"]["cwd"] = json!(directory);
+            bundle.write(&config.to_string())?;
+            for output in [
+                runtime.run(&bundle, &scene.id("cwd"))?,
+                runtime.call(&[
+                    "exec",
+                    "--cwd",
+                    &directory,
+                    &holder_id,
+                    "/bin/ls",
+                    "../../../../etc/shadow",
+                ])?,
+            ] {
+                ensure!(
+                    !output.stdout.contains("etc/"),
+                    "{directory} shows the host: {output}"
+                );
+            }
+        }
+        runtime.delete_by_force(&holder_id)
+    })
+}
+
+/// `/dev` as a symlink made by the image must not put devices on the host.
+#[test]
+fn a_dev_that_is_a_symlink_stays_inside() -> Result<()> {
+    Scene::play(|scene| {
+        let runtime = Runtime::new(scene)?;
+        if !is_croze(&runtime) {
+            // runc 1.1 makes them where the link leads.
+            return Ok(());
+        }
+        let outside = scene.new_directory("outside")?;
+        let mut config = spec::minimal(&["/bin/true"]);
+        config["linux"]["devices"] = json!([{ "path": "/dev/made", "type": "c", "major": 1, "minor": 3 }]);
+        let bundle = Bundle::new(scene, "dev-link", &config)?;
+        fs::remove_dir(bundle.rootfs("dev"))?;
+        symlink(&outside, bundle.rootfs("dev"))?;
+        runtime.run(&bundle, &scene.id("dev-link"))?;
+        assert_eq!(fs::read_dir(&outside)?.count(), 0, "a device was made outside");
+        Ok(())
+    })
+}
+
+/// A masked path that is a symlink must not be followed out of the root directory.
+#[test]
+fn a_mask_over_a_symlink_does_not_touch_the_host() -> Result<()> {
+    Scene::play(|scene| {
+        let runtime = Runtime::new(scene)?;
+        let outside = scene.path("precious");
+        fs::write(&outside, "still here\n")?;
+        let mut config = spec::docker_like(&["/bin/true"]);
+        spec::append(&mut config, "/linux/maskedPaths", json!("/trap"))?;
+        spec::append(&mut config, "/linux/readonlyPaths", json!("/trap"))?;
+        let bundle = Bundle::new(scene, "mask-link", &config)?;
+        symlink(&outside, bundle.rootfs("trap"))?;
+        runtime.run(&bundle, &scene.id("mask-link"))?;
+        fs::write(&outside, "can still be written\n")?;
+        assert_eq!(fs::read_to_string(&outside)?, "can still be written\n");
+        Ok(())
+    })
+}
