@@ -1,0 +1,55 @@
+# Croze's commands. `make help` lists them; the recipes that are longer than a line live in scripts/.
+
+SHELL        := /bin/sh
+.DEFAULT_GOAL := help
+
+PREFIX       ?= /usr/local
+DESTDIR      ?=
+export CARGO ?= cargo
+export CARGO_TERM_COLOR ?= auto
+
+PROGRAMS     := crozed croze croze-rt croze-shim
+
+.PHONY: help setup setup-tests build quickstart check test test-unit bench install uninstall clean
+
+help: ## lists these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: ## installs what building needs (Debian packages, the musl target); checks for a Rust toolchain
+	@scripts/setup.sh build
+
+setup-tests: setup ## installs what the test suites need besides (podman, dockerd, a registry, debootstrap, tmux ...)
+	@scripts/setup.sh tests
+
+build: setup ## builds every program in release mode into bin/
+	@scripts/build.sh
+
+quickstart: build ## shows one container from start to end with a daemon of its own, then removes every trace
+	@scripts/quickstart.sh
+
+check: setup ## format, lints, documentation, licences, direction of imports (no test is run)
+	@scripts/check.sh
+
+test: setup-tests build ## every unit and integration test (needs root)
+	@scripts/test.sh all
+
+test-unit: setup ## the unit tests only: no root, no programs of others
+	@scripts/test.sh unit
+
+bench: setup-tests build ## compares croze-rt with Debian's crun and runc (docs/benchmarks.md)
+	@scripts/bench.sh
+
+install: build ## installs the programs under PREFIX (default /usr/local), below DESTDIR if that is set
+	@install -d "$(DESTDIR)$(PREFIX)/bin"
+	@for program in $(PROGRAMS); do \
+	  install -m 0755 "bin/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program" || exit 1; \
+	done
+	@echo "install: $(PROGRAMS) are in $(DESTDIR)$(PREFIX)/bin"
+
+uninstall: ## removes the installed programs; images and containers under /var/lib/croze stay
+	@for program in $(PROGRAMS); do rm -f "$(DESTDIR)$(PREFIX)/bin/$$program"; done
+	@echo "uninstall: $(PROGRAMS) are gone from $(DESTDIR)$(PREFIX)/bin"
+
+clean: ## removes what was built
+	@$(CARGO) clean --quiet && rm -rf bin
+	@echo "clean: bin/ and the target directory are gone"
