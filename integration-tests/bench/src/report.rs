@@ -59,7 +59,9 @@ fn add_machine(out: &mut String, rounds: usize) {
     } else {
         1
     };
+    // The numbers only: what follows names a distribution or a provider, and says nothing of the speed.
     let release = system.release().to_string_lossy();
+    let release = release.split('-').next().unwrap_or_default();
     let machine = system.machine().to_string_lossy();
     // Writing to a string cannot fail.
     writeln!(
