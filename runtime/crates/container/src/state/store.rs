@@ -3,6 +3,8 @@
 use super::id::Id;
 use super::lock::Locked;
 use super::record::{RECORD_VERSION, Record};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -315,12 +317,25 @@ pub(super) fn replace(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), 
         .mode(0o600)
         .open(&temporary)
         .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| fs::rename(&temporary, &path))
+        .and_then(|()| swap_in(&temporary, &path))
         .map_err(|source| StoreError::Io {
             action: "write",
             path,
             source,
         })
+}
+
+/// Gives `path` the file `temporary`, in one step.
+///
+/// Where there is a file already the two change places (`RENAME_EXCHANGE`, Linux 3.15) and the old one goes: a plain rename over a file makes ext4
+/// write the new one's data at once (`auto_da_alloc`), and its removal soon after then waits for the disk, a fifth of a whole `run`.
+fn swap_in(temporary: &Path, path: &Path) -> io::Result<()> {
+    match renameat_with(CWD, temporary, CWD, path, RenameFlags::EXCHANGE) {
+        Ok(()) => fs::remove_file(temporary),
+        // There is none yet, or the file system does not know how to exchange.
+        Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => fs::rename(temporary, path),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 #[cfg(test)]
