@@ -23,8 +23,10 @@ else
     kind="static glibc"
 fi
 
-# Installed under a temporary name and renamed: a program that runs is never written to.
+# Installed under a temporary name and renamed: a program that runs is never written to. One that is the same keeps its time, so
+# that crozed is not built again for an unchanged croze-hello.
 install_program() {
+    cmp -s "$1" "$bin/$2" && return
     install -m 0755 "$1" "$bin/.$2.new" && mv -f "$bin/.$2.new" "$bin/$2"
 }
 
