@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::{Errno, Error, Result};
 
-/// The kernel's names in the order of their numbers.
-const NAMES: [&str; 41] = [
+/// Every capability's name, in the order of the kernel's numbers (capabilities(7)); index 0 is `CAP_CHOWN`.
+pub const NAMES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
