@@ -9,6 +9,8 @@ use crate::engine::{Engine, Hello};
 
 const REFERENCE: &str = "docker.io/croze/hello:latest";
 const PROGRAM: &str = "hello";
+/// Where `hello serve` listens unless told otherwise.
+const SERVES: &str = "8080/tcp";
 
 /// Whether this is the reference of the embedded image.
 pub(crate) fn is_hello(reference: &Reference) -> bool {
@@ -85,6 +87,7 @@ fn embedded(reference: &Reference, hello: Hello) -> EmbeddedImage {
         }],
         entrypoint: vec![format!("/{PROGRAM}")],
         env: vec!["PATH=/".to_owned()],
+        exposed_ports: vec![SERVES.to_owned()],
         labels: Vec::new(),
         created: hello
             .created

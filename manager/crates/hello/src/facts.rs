@@ -1,8 +1,11 @@
 //! What this process can find out about itself, from files alone.
 
 use std::fs;
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
+
+use crate::addresses;
 
 /// Capabilities by number (capabilities(7)), without the prefix.
 const CAPABILITIES: [&str; 41] = [
@@ -86,6 +89,7 @@ pub(crate) struct Facts {
     pub(crate) root_type: String,
     pub(crate) root_read_only: bool,
     pub(crate) interfaces: Vec<String>,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 fn read(path: &str) -> String {
@@ -135,6 +139,7 @@ impl Facts {
             root_type,
             root_read_only,
             interfaces: interfaces(&read("/proc/self/net/dev")),
+            addresses: addresses::observe(),
         }
     }
 
@@ -169,6 +174,7 @@ impl Facts {
             "seccomp_mode": self.seccomp,
             "root": { "type": self.root_type, "read_only": self.root_read_only },
             "interfaces": self.interfaces,
+            "addresses": self.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
     }
 }

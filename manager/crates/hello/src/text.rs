@@ -91,14 +91,29 @@ pub(crate) fn render(facts: &Facts, style: Style) -> String {
         page.line("  This program does not run as the first process of a container; this is");
         page.line("  what it sees where it is:");
     }
-    who(&mut page, facts);
-    walls(&mut page, facts);
-    limits(&mut page, facts);
+    for (title, rows) in sections(facts) {
+        page.heading(title);
+        for (label, value) in rows {
+            page.fact(label, &value);
+        }
+    }
     next(&mut page);
     page.text
 }
 
-fn who(page: &mut Page, facts: &Facts) {
+/// A label and what stands beside it.
+pub(crate) type Row = (&'static str, String);
+
+/// What is shown, in its order: titles and their rows.
+pub(crate) fn sections(facts: &Facts) -> [(&'static str, Vec<Row>); 3] {
+    [
+        ("Who I am", who(facts)),
+        ("What separates me from the host", walls(facts)),
+        ("How much I may use", limits(facts)),
+    ]
+}
+
+fn who(facts: &Facts) -> Vec<Row> {
     let number = |id: Option<u32>| id.map_or("unknown".to_owned(), |id| id.to_string());
     let groups: Vec<String> = facts.groups.iter().map(u32::to_string).collect();
     let groups = if groups.is_empty() {
@@ -106,17 +121,18 @@ fn who(page: &mut Page, facts: &Facts) {
     } else {
         format!(", groups {}", groups.join(" "))
     };
-    page.heading("Who I am");
-    page.fact(
-        "process",
-        &format!("pid {}; {}", facts.pid, counted(facts.processes)),
-    );
-    page.fact(
-        "user",
-        &format!("uid {}, gid {}{groups}", number(facts.uid), number(facts.gid)),
-    );
-    page.fact("hostname", &facts.hostname);
-    page.fact("kernel", &facts.kernel);
+    vec![
+        (
+            "process",
+            format!("pid {}; {}", facts.pid, counted(facts.processes)),
+        ),
+        (
+            "user",
+            format!("uid {}, gid {}{groups}", number(facts.uid), number(facts.gid)),
+        ),
+        ("hostname", facts.hostname.clone()),
+        ("kernel", facts.kernel.clone()),
+    ]
 }
 
 fn counted(processes: usize) -> String {
@@ -126,58 +142,62 @@ fn counted(processes: usize) -> String {
     }
 }
 
-fn walls(page: &mut Page, facts: &Facts) {
-    page.heading("What separates me from the host");
-    for pair in facts.namespaces.chunks(2) {
-        let row: Vec<String> = pair
-            .iter()
-            .map(|(kind, id)| format!("{kind:<7}{id:<14}"))
-            .collect();
-        let label = if pair.first() == facts.namespaces.first() {
-            "namespaces"
-        } else {
-            ""
-        };
-        let label = page.painted("2", &format!("{label:<LABEL$}"));
-        page.line(format!("    {label}{}", row.join(" ")).trim_end());
-    }
+fn walls(facts: &Facts) -> Vec<Row> {
+    let namespaces: Vec<String> = facts
+        .namespaces
+        .iter()
+        .map(|(kind, id)| format!("{kind}:{id}"))
+        .collect();
     let access = if facts.root_read_only {
         "read-only"
     } else {
         "writable"
     };
-    page.fact("root", &format!("{}, {access}", facts.root_type));
-    let network = match facts.interfaces.as_slice() {
-        [] => "no interface at all".to_owned(),
-        [one] if one == "lo" => "lo only: nothing beyond this container can be reached".to_owned(),
-        many => many.join(" "),
-    };
-    page.fact("network", &network);
     let capabilities = match facts.capabilities.len() {
         0 => "none".to_owned(),
         n => format!("{n} of 41: {}", facts.capabilities.join(" ")),
     };
-    page.fact("capabilities", &capabilities);
     let seccomp = match facts.seccomp {
         Some(0) => "off",
         Some(1) => "strict",
         Some(2) => "a filter decides about each system call",
         _ => "not visible",
     };
-    page.fact("seccomp", seccomp);
     let privileges = match facts.no_new_privs {
         Some(true) => "locked: no program can gain any (no_new_privs)",
         Some(false) => "setuid programs may gain some (no_new_privs is off)",
         None => "not visible",
     };
-    page.fact("new privileges", privileges);
+    vec![
+        ("namespaces", namespaces.join(" ")),
+        ("root", format!("{}, {access}", facts.root_type)),
+        ("network", network(facts)),
+        ("capabilities", capabilities),
+        ("seccomp", seccomp.to_owned()),
+        ("new privileges", privileges.to_owned()),
+    ]
 }
 
-fn limits(page: &mut Page, facts: &Facts) {
-    page.heading("How much I may use");
-    page.fact("memory", &shown(facts.memory_bytes, |bytes| bytes_text(*bytes)));
-    page.fact("cpu", &shown(facts.cpus, |cpus| format!("{cpus:.2} of a CPU")));
-    page.fact("processes", &shown(facts.pids, u64::to_string));
+fn network(facts: &Facts) -> String {
+    match facts.interfaces.as_slice() {
+        [] => "no interface at all".to_owned(),
+        [one] if one == "lo" => "lo only: nothing beyond this container can be reached".to_owned(),
+        many => {
+            let addresses: Vec<String> = facts.addresses.iter().map(ToString::to_string).collect();
+            match addresses.len() {
+                0 => format!("{}, without an address", many.join(" ")),
+                _ => format!("{}; addresses {}", many.join(" "), addresses.join(" ")),
+            }
+        }
+    }
+}
+
+fn limits(facts: &Facts) -> Vec<Row> {
+    vec![
+        ("memory", shown(facts.memory_bytes, |bytes| bytes_text(*bytes))),
+        ("cpu", shown(facts.cpus, |cpus| format!("{cpus:.2} of a CPU"))),
+        ("processes", shown(facts.pids, u64::to_string)),
+    ]
 }
 
 fn shown<T>(limit: Limit<T>, text: impl Fn(&T) -> String) -> String {
@@ -208,6 +228,10 @@ fn next(page: &mut Page) {
             "limits are shown above",
         ),
         ("croze run --rm croze/hello --json", "the same for programs"),
+        (
+            "croze run -d -p 8080:8080 croze/hello serve",
+            "this page over HTTP",
+        ),
         ("croze pull debian", "a real image"),
         ("croze run --rm -it debian", "a shell in it"),
         ("croze ps -a", "all containers"),
@@ -253,7 +277,8 @@ mod tests {
             seccomp: Some(2),
             root_type: "overlay".into(),
             root_read_only: false,
-            interfaces: vec!["lo".into()],
+            interfaces: vec!["lo".into(), "eth0".into()],
+            addresses: vec!["172.30.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
         }
     }
 
@@ -274,6 +299,7 @@ mod tests {
             "no limit",
             "8 of 41: chown",
             "overlay, writable",
+            "lo eth0; addresses 172.30.0.2 fd00::2",
         ] {
             assert!(page.contains(words), "{words}:\n{page}");
         }

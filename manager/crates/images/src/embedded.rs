@@ -40,6 +40,8 @@ pub struct EmbeddedImage {
     pub entrypoint: Vec<String>,
     /// Environment, `NAME=value`.
     pub env: Vec<String>,
+    /// Ports that a container of it serves, as `8080/tcp`.
+    pub exposed_ports: Vec<String>,
     /// Labels, such as a note that something is missing.
     pub labels: Vec<(String, String)>,
     /// When it was made, RFC 3339; part of what decides the image's id.
@@ -81,6 +83,7 @@ impl Inner {
                 "Env": image.env,
                 "Labels": image.labels.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
                 "WorkingDir": "/",
+                "ExposedPorts": image.exposed_ports.iter().map(|port| (port.clone(), json!({}))).collect::<serde_json::Map<_, _>>(),
             },
             "rootfs": { "type": "layers", "diff_ids": [layer.diff_id] },
             "history": [{ "created_by": "made by crozed" }],

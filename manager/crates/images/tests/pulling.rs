@@ -486,6 +486,7 @@ async fn embedded_images_are_the_same_everywhere_and_installed_once() {
             .collect(),
         entrypoint: vec!["/bin/hello".to_owned()],
         env: vec!["PATH=/bin".to_owned()],
+        exposed_ports: vec!["80/tcp".to_owned()],
         labels: vec![("note".to_owned(), "x".to_owned())],
         created: None,
     };
