@@ -1,8 +1,9 @@
 //! Raw arguments: what clap reads from the command line. What they mean is decided in [`crate::verbs`].
 //!
-//! The options of `run`, `create` and `exec`, which are many, are in [`container`].
+//! The options of `run`, `create` and `exec`, which are many, are in [`container`]; those of what lists and shows are in [`listing`].
 
 mod container;
+mod listing;
 
 use std::ffi::OsString;
 
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::values::{self, Tail};
 
 pub(crate) use container::{AttachOptions, ContainerArgs, CreateArgs, ExecArgs, PullPolicy, RunArgs};
+pub(crate) use listing::{ImagesArgs, InspectArgs, ObjectType, PsArgs};
 
 /// croze runs containers: a client of the croze daemon.
 #[derive(Debug, Parser)]
@@ -65,7 +67,7 @@ pub(crate) enum Verb {
     /// Wait until containers have ended, and print their exit codes
     Wait(NamesArgs),
     /// Show everything about containers or images, as a JSON array
-    Inspect(NamesArgs),
+    Inspect(InspectArgs),
     /// Show what happens, one line per event, until interrupted
     Events,
     /// Show versions of client, daemon and runtime
@@ -94,20 +96,6 @@ pub(crate) struct PullArgs {
     /// The image's reference.
     #[arg(help = "[REGISTRY[:PORT]/]NAME[:TAG][@DIGEST]", value_name = "IMAGE")]
     pub(crate) image: String,
-}
-
-/// `images`
-#[derive(Debug, Args)]
-pub(crate) struct ImagesArgs {
-    /// Print only image ids
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Do not shorten ids
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-    /// Also show digests
-    #[arg(long)]
-    pub(crate) digests: bool,
 }
 
 /// `rmi`
@@ -148,20 +136,6 @@ pub(crate) struct AttachArgs {
     /// Name, id or prefix of an id
     #[arg(value_name = "CONTAINER")]
     pub(crate) container: String,
-}
-
-/// `ps`
-#[derive(Debug, Args)]
-pub(crate) struct PsArgs {
-    /// Also those that do not run
-    #[arg(short, long)]
-    pub(crate) all: bool,
-    /// Print only ids
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Do not shorten anything
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
 }
 
 /// `logs`

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use croze_client::v1::ErrorKind;
 
+use crate::template::TemplateError;
+
 /// Exit code of a verb that failed, where docker has no special one.
 pub(crate) const PLAIN_EXIT_CODE: u8 = 1;
 /// Exit code of wrong arguments, and of `run` when the daemon or this program failed.
@@ -34,6 +36,9 @@ enum Reason {
         message: String,
         hint: Option<&'static str>,
     },
+    /// What stands after `--format` makes no sense.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// Everything was said already, once per name.
     #[error("some of the names failed")]
     Reported,
@@ -94,7 +99,9 @@ impl Failure {
             Reason::Reported => {}
             Reason::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => {}
             Reason::Io { source, .. } => crate::output::error(&format!("{}: {source}", self.reason)),
-            Reason::Client(_) | Reason::Usage { .. } => crate::output::error(&self.reason.to_string()),
+            Reason::Client(_) | Reason::Usage { .. } | Reason::Template(_) => {
+                crate::output::error(&self.reason.to_string());
+            }
         }
         if let Some(hint) = self.hint() {
             crate::output::hint(hint);
@@ -105,8 +112,14 @@ impl Failure {
         match &self.reason {
             Reason::Client(error) => error.hint(),
             Reason::Usage { hint, .. } => *hint,
-            Reason::Io { .. } | Reason::Reported => None,
+            Reason::Io { .. } | Reason::Template(_) | Reason::Reported => None,
         }
+    }
+}
+
+impl From<TemplateError> for Failure {
+    fn from(error: TemplateError) -> Self {
+        Self::new(Reason::Template(error))
     }
 }
 

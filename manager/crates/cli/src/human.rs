@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 /// Digits of a shortened id.
-const SHORT_ID: usize = 12;
+pub(crate) const SHORT_ID: usize = 12;
 
 /// Bytes in decimal units with three significant digits: `78.1MB`.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
@@ -34,19 +34,22 @@ pub(crate) fn size(bytes: u64) -> String {
 pub(crate) fn duration(seconds: i64) -> String {
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;
-    const DAY: i64 = 24 * HOUR;
+    /// In hours.
+    const DAY: i64 = 24;
+    // As docker does, hours are rounded, everything else is cut.
+    let hours = (seconds + HOUR / 2) / HOUR;
     match seconds {
         i64::MIN..1 => "Less than a second".to_owned(),
         1 => "1 second".to_owned(),
         s if s < MINUTE => format!("{s} seconds"),
         s if s < 2 * MINUTE => "About a minute".to_owned(),
         s if s < HOUR => format!("{} minutes", s / MINUTE),
-        s if s < 2 * HOUR => "About an hour".to_owned(),
-        s if s < 2 * DAY => format!("{} hours", s / HOUR),
-        s if s < 14 * DAY => format!("{} days", s / DAY),
-        s if s < 60 * DAY => format!("{} weeks", s / (7 * DAY)),
-        s if s < 730 * DAY => format!("{} months", s / (30 * DAY)),
-        s => format!("{} years", s / (365 * DAY)),
+        _ if hours == 1 => "About an hour".to_owned(),
+        _ if hours < 2 * DAY => format!("{hours} hours"),
+        _ if hours < 14 * DAY => format!("{} days", hours / DAY),
+        _ if hours < 60 * DAY => format!("{} weeks", hours / (7 * DAY)),
+        _ if hours < 730 * DAY => format!("{} months", hours / (30 * DAY)),
+        s => format!("{} years", s / HOUR / (365 * DAY)),
     }
 }
 
@@ -56,6 +59,15 @@ pub(crate) fn ago(time: &str, now: Timestamp) -> String {
         || "N/A".to_owned(),
         |seconds| format!("{} ago", duration(seconds)),
     )
+}
+
+/// A moment as Go prints it, in this machine's time zone: `2026-01-31 15:04:05 +0000 UTC`; empty when there is none.
+pub(crate) fn moment(time: &str) -> String {
+    let Ok(then) = time.parse::<Timestamp>() else {
+        return String::new();
+    };
+    let zoned = then.to_zoned(jiff::tz::TimeZone::system());
+    zoned.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
 }
 
 /// Seconds from an RFC 3339 time until `now`.
@@ -109,7 +121,10 @@ mod tests {
             (59, "59 seconds"),
             (60, "About a minute"),
             (120, "2 minutes"),
+            (3599, "59 minutes"),
             (3600, "About an hour"),
+            (5399, "About an hour"),
+            (5400, "2 hours"),
             (7200, "2 hours"),
             (172_800, "2 days"),
             (14 * 86_400, "2 weeks"),

@@ -17,10 +17,13 @@
 mod args;
 mod failure;
 mod human;
+mod listing;
 mod output;
 mod progress;
 mod signals;
 mod streams;
+mod table;
+mod template;
 mod terminal;
 mod usage;
 mod values;

@@ -32,6 +32,8 @@ pub(crate) fn summary(container: &Container, args: Vec<String>) -> v1::Container
             .chain(&container.request.labels)
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect(),
+        mounts: container.request.mounts.iter().map(mount).collect(),
+        network: network(container.request.network),
     }
 }
 
@@ -164,21 +166,18 @@ pub(crate) fn image(image: &Image) -> v1::ImageSummary {
         size_bytes: image.size,
         os: image.os.clone(),
         architecture: image.architecture.clone(),
+        repo_digests: image
+            .repo_digests
+            .iter()
+            .map(croze_model::Reference::familiar)
+            .collect(),
     }
 }
 
 /// Everything about one image.
 pub(crate) fn image_details(details: &ImageDetails) -> v1::InspectImageResponse {
-    let mut summary = image(&details.image);
-    summary.references.extend(
-        details
-            .image
-            .repo_digests
-            .iter()
-            .map(croze_model::Reference::familiar),
-    );
     v1::InspectImageResponse {
-        summary: Some(summary),
+        summary: Some(image(&details.image)),
         diff_ids: details.image.diff_ids().iter().map(ToString::to_string).collect(),
         config_json: details.raw.to_string().into(),
     }

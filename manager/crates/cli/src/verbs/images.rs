@@ -8,8 +8,10 @@ use jiff::Timestamp;
 
 use crate::args::{ImagesArgs, PullArgs, RmiArgs};
 use crate::failure::Failure;
-use crate::output::{self, Table};
+use crate::listing::{Format, Title};
+use crate::output;
 use crate::progress::{self, Display};
+use crate::template::Value;
 use crate::{human, verbs};
 
 /// What a list shows where there is no name, tag or digest.
@@ -63,8 +65,33 @@ pub(super) async fn fetch(
     .into())
 }
 
+/// docker's tables: without digests, and with them.
+const TABLE: &str = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
+const TABLE_WITH_DIGESTS: &str =
+    "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
+/// The fields of an image and the titles of their columns.
+const TITLES: [Title; 11] = [
+    ("Containers", "CONTAINERS"),
+    ("CreatedAt", "CREATED AT"),
+    ("CreatedSince", "CREATED"),
+    ("Digest", "DIGEST"),
+    ("ID", "IMAGE ID"),
+    ("Repository", "REPOSITORY"),
+    ("SharedSize", "SHARED SIZE"),
+    ("Size", "SIZE"),
+    ("Tag", "TAG"),
+    ("UniqueSize", "UNIQUE SIZE"),
+    ("VirtualSize", "VIRTUAL SIZE"),
+];
+
 /// `croze images`
 pub(super) async fn list(client: &Client, args: &ImagesArgs) -> Result<u8, Failure> {
+    let asked = args.format.as_deref();
+    let format = match (args.quiet, args.digests) {
+        (true, _) => Format::quiet(asked, "ID")?,
+        (false, true) => Format::parse(asked, TABLE_WITH_DIGESTS)?,
+        (false, false) => Format::parse(asked, TABLE)?,
+    };
     let images = client
         .images()
         .list_images(ListImagesRequest {})
@@ -72,59 +99,97 @@ pub(super) async fn list(client: &Client, args: &ImagesArgs) -> Result<u8, Failu
         .map_err(Error::from)?
         .into_inner()
         .images;
-    if args.quiet {
-        for image in &images {
-            output::line(shown_id(image, args.no_trunc))?;
-        }
-        return Ok(0);
-    }
-    let digest_title: &[&str] = if args.digests { &["DIGEST"] } else { &[] };
-    let titles = [
-        &["REPOSITORY", "TAG"],
-        digest_title,
-        &["IMAGE ID", "CREATED", "SIZE"],
-    ]
-    .concat();
-    let mut table = Table::new(&titles);
     let now = Timestamp::now();
-    for image in &images {
-        for (repository, tag) in names(image) {
-            let mut cells = vec![repository, tag];
-            if args.digests {
-                cells.push(if image.digest.is_empty() {
-                    NONE.to_owned()
-                } else {
-                    image.digest.clone()
-                });
-            }
-            cells.push(shown_id(image, args.no_trunc).to_owned());
-            cells.push(human::ago(&image.created, now));
-            cells.push(human::size(image.size_bytes));
-            table.row(cells);
-        }
-    }
-    table.print()?;
+    let with_digests = args.digests || format.mentions("Digest");
+    let rows: Vec<Value> = images
+        .iter()
+        .flat_map(|image| {
+            let names = names(image, with_digests).into_iter();
+            names.map(|name| row(image, name, args.no_trunc, now))
+        })
+        .collect();
+    format.print(&TITLES, &rows)?;
     Ok(0)
 }
 
-fn shown_id(image: &ImageSummary, whole: bool) -> &str {
-    if whole {
-        &image.id
+/// An image's fields as docker's templates name them, in the order of its JSON; one row for each of its names.
+fn row(image: &ImageSummary, name: Name, whole: bool, now: Timestamp) -> Value {
+    let not_counted = || "N/A".to_owned();
+    let id = if whole {
+        image.id.clone()
     } else {
-        human::short_id(&image.id)
-    }
+        human::short_id(&image.id).to_owned()
+    };
+    let fields = [
+        ("Containers", not_counted()),
+        ("CreatedAt", human::moment(&image.created)),
+        ("CreatedSince", human::ago(&image.created, now)),
+        ("Digest", name.digest),
+        ("ID", id),
+        ("Repository", name.repository),
+        ("SharedSize", not_counted()),
+        ("Size", human::size(image.size_bytes)),
+        ("Tag", name.tag),
+        ("UniqueSize", not_counted()),
+        ("VirtualSize", human::size(image.size_bytes)),
+    ];
+    let fields = fields.map(|(name, text)| (name.to_owned(), Value::Text(text)));
+    Value::Struct(fields.into_iter().collect())
 }
 
-/// Repository and tag of every reference of an image; one row of `<none>` when it has no reference.
-fn names(image: &ImageSummary) -> Vec<(String, String)> {
-    if image.references.is_empty() {
-        return vec![(NONE.to_owned(), NONE.to_owned())];
+/// One of an image's names, in parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Name {
+    repository: String,
+    tag: String,
+    digest: String,
+}
+
+/// The names of an image, as docker lists them: every tag, with each digest of its repository where digests are shown; then the repositories of
+/// which there are digests alone; one row of `<none>` for an image without a name.
+fn names(image: &ImageSummary, with_digests: bool) -> Vec<Name> {
+    let name = |repository: &str, tag: &str, digest: &str| Name {
+        repository: repository.to_owned(),
+        tag: tag.to_owned(),
+        digest: digest.to_owned(),
+    };
+    let digests_of = |repository: &str| -> Vec<&str> {
+        let split = image.repo_digests.iter().filter_map(|name| name.split_once('@'));
+        split
+            .filter(|(of, _)| *of == repository)
+            .map(|(_, digest)| digest)
+            .collect()
+    };
+    let mut names = Vec::new();
+    let mut tagged = Vec::new();
+    for reference in &image.references {
+        let (repository, tag) = repository_and_tag(reference);
+        match digests_of(&repository).as_slice() {
+            digests if with_digests && !digests.is_empty() => {
+                names.extend(digests.iter().map(|digest| name(&repository, &tag, digest)));
+            }
+            _ => names.push(name(&repository, &tag, NONE)),
+        }
+        tagged.push(repository);
     }
-    image
-        .references
-        .iter()
-        .map(|reference| repository_and_tag(reference))
-        .collect()
+    for reference in &image.repo_digests {
+        let Some((repository, digest)) = reference.split_once('@') else {
+            continue;
+        };
+        if tagged.iter().any(|known| known == repository) {
+            continue;
+        }
+        if with_digests {
+            names.push(name(repository, NONE, digest));
+        } else {
+            names.push(name(repository, NONE, NONE));
+            tagged.push(repository.to_owned());
+        }
+    }
+    if names.is_empty() {
+        names.push(name(NONE, NONE, NONE));
+    }
+    names
 }
 
 fn repository_and_tag(reference: &str) -> (String, String) {
@@ -179,6 +244,51 @@ mod tests {
                 (repository.to_owned(), tag.to_owned()),
                 "{reference}"
             );
+        }
+    }
+
+    #[test]
+    fn names_are_listed_as_docker_lists_them() {
+        let image = |tags: &[&str], digests: &[&str]| ImageSummary {
+            references: tags.iter().map(|&tag| tag.to_owned()).collect(),
+            repo_digests: digests.iter().map(|&digest| digest.to_owned()).collect(),
+            ..ImageSummary::default()
+        };
+        let listed = |image: &ImageSummary, with_digests| -> Vec<String> {
+            let names = names(image, with_digests).into_iter();
+            names
+                .map(|name| format!("{} {} {}", name.repository, name.tag, name.digest))
+                .collect()
+        };
+        for (tags, digests, plain, with_digests) in [
+            (
+                &[][..],
+                &[][..],
+                &["<none> <none> <none>"][..],
+                &["<none> <none> <none>"][..],
+            ),
+            (
+                &["a:1", "a:2"],
+                &["a@d"],
+                &["a 1 <none>", "a 2 <none>"],
+                &["a 1 d", "a 2 d"],
+            ),
+            (
+                &["a:1"],
+                &["a@d", "a@e", "b@d"],
+                &["a 1 <none>", "b <none> <none>"],
+                &["a 1 d", "a 1 e", "b <none> d"],
+            ),
+            (
+                &[],
+                &["b@d", "b@e"],
+                &["b <none> <none>"],
+                &["b <none> d", "b <none> e"],
+            ),
+        ] {
+            let image = image(tags, digests);
+            assert_eq!(listed(&image, false), plain, "{tags:?} {digests:?}");
+            assert_eq!(listed(&image, true), with_digests, "{tags:?} {digests:?}");
         }
     }
 }

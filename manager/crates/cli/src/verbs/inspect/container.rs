@@ -1,0 +1,306 @@
+//! docker's document about a container.
+
+use croze_client::v1::{ContainerState, InspectContainerResponse, Mount, Resources};
+use serde_json::{Value as Json, json};
+
+use crate::verbs::ps::state_name;
+
+/// Time of something that has not happened, as docker writes it.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Everything about a container.
+pub(super) fn document(response: &InspectContainerResponse) -> Json {
+    let summary = response.summary.clone().unwrap_or_default();
+    let (path, arguments) = match summary.command.split_first() {
+        Some((path, arguments)) => (path.as_str(), arguments),
+        None => ("", &[][..]),
+    };
+    json!({
+        "Id": summary.id,
+        "Created": summary.created_at,
+        "Path": path,
+        "Args": arguments,
+        "State": state(response),
+        "Image": summary.image_id,
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
+        "LogPath": response.log_path,
+        "BundlePath": response.bundle_path,
+        "Name": format!("/{}", summary.name),
+        // Nothing restarts a container but its user.
+        "RestartCount": 0,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": null,
+        "HostConfig": host_config(response),
+        "GraphDriver": {"Data": null, "Name": "overlay2"},
+        "Mounts": response.mounts.iter().map(mount).collect::<Vec<_>>(),
+        "Config": config(response),
+        "NetworkSettings": network(&response.network),
+    })
+}
+
+fn state(response: &InspectContainerResponse) -> Json {
+    let summary = response.summary.clone().unwrap_or_default();
+    let exit = summary.exit.clone().unwrap_or_default();
+    let state = summary.state();
+    json!({
+        "Status": state_name(state),
+        "Running": state == ContainerState::Running,
+        // What docker's readers look for, and what no container here can be.
+        "Paused": false,
+        "Restarting": false,
+        "OOMKilled": exit.oom_killed,
+        "Dead": state == ContainerState::Dead,
+        "Pid": response.pid,
+        "ShimPid": response.shim_pid,
+        "ExitCode": exit.code,
+        "Error": summary.error,
+        "StartedAt": or_never(&summary.started_at),
+        "FinishedAt": or_never(&exit.finished_at),
+        "LogLinesDropped": response.log_lines_dropped,
+    })
+}
+
+fn host_config(response: &InspectContainerResponse) -> Json {
+    let limits = response.resources.clone().unwrap_or_default();
+    let binds: Vec<String> = response.mounts.iter().map(bind).collect();
+    let mut config = json!({
+        "Binds": or_null(&binds),
+        "ContainerIDFile": "",
+        "LogConfig": {"Type": "json-file", "Config": {}},
+        "NetworkMode": response.network,
+        "PortBindings": {},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": response.auto_remove,
+        "VolumeDriver": "",
+        "VolumesFrom": null,
+        "CapAdd": null,
+        "CapDrop": null,
+        "CgroupnsMode": "",
+        "Dns": [],
+        "DnsOptions": [],
+        "DnsSearch": [],
+        "ExtraHosts": null,
+        "GroupAdd": null,
+        "IpcMode": "private",
+        "Cgroup": "",
+        "Links": null,
+        "OomScoreAdj": 0,
+        "PidMode": "",
+        "Privileged": false,
+        "PublishAllPorts": false,
+        "ReadonlyRootfs": false,
+        "SecurityOpt": null,
+        "UTSMode": "",
+        "UsernsMode": "",
+        "ShmSize": 67_108_864,
+        "Runtime": response.runtime,
+        "ConsoleSize": [0, 0],
+        "Isolation": "",
+    });
+    if let (Json::Object(all), Json::Object(limits)) = (&mut config, resources(&limits)) {
+        all.extend(limits);
+    }
+    config
+}
+
+/// The limits, which docker has among the host's settings.
+fn resources(limits: &Resources) -> Json {
+    let pids_limit = Some(limits.pids_limit).filter(|&limit| limit != 0);
+    json!({
+        "CpuShares": limits.cpu_shares,
+        "Memory": limits.memory_bytes,
+        "NanoCpus": limits.nano_cpus,
+        "CgroupParent": "",
+        "BlkioWeight": 0,
+        "BlkioWeightDevice": [],
+        "BlkioDeviceReadBps": null,
+        "BlkioDeviceWriteBps": null,
+        "BlkioDeviceReadIOps": null,
+        "BlkioDeviceWriteIOps": null,
+        "CpuPeriod": 0,
+        "CpuQuota": 0,
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "CpusetCpus": limits.cpuset_cpus,
+        "CpusetMems": "",
+        "Devices": [],
+        "DeviceCgroupRules": null,
+        "DeviceRequests": null,
+        "KernelMemory": 0,
+        "KernelMemoryTCP": 0,
+        "MemoryReservation": 0,
+        "MemorySwap": limits.memory_swap_bytes,
+        "MemorySwappiness": null,
+        "OomKillDisable": false,
+        "PidsLimit": pids_limit,
+        "Ulimits": null,
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+    })
+}
+
+fn config(response: &InspectContainerResponse) -> Json {
+    let summary = response.summary.clone().unwrap_or_default();
+    json!({
+        "Hostname": response.hostname,
+        "Domainname": "",
+        "User": response.user,
+        "AttachStdin": false,
+        "AttachStdout": false,
+        "AttachStderr": false,
+        "Tty": response.tty,
+        "OpenStdin": response.open_stdin,
+        "StdinOnce": false,
+        "Env": response.env,
+        "Cmd": or_null(&response.cmd),
+        "Image": summary.image,
+        "Volumes": null,
+        "WorkingDir": response.working_dir,
+        "Entrypoint": or_null(&response.entrypoint),
+        "OnBuild": null,
+        "Labels": sorted(&summary.labels),
+        "StopSignal": response.stop_signal,
+    })
+}
+
+/// Neither `none` nor `host` has an address or a port of its own.
+fn network(kind: &str) -> Json {
+    json!({
+        "Bridge": "",
+        "SandboxID": "",
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "Ports": {},
+        "SandboxKey": "",
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
+        "EndpointID": "",
+        "Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "MacAddress": "",
+        "Networks": {
+            kind: {
+                "IPAMConfig": null,
+                "Links": null,
+                "Aliases": null,
+                "NetworkID": "",
+                "EndpointID": "",
+                "Gateway": "",
+                "IPAddress": "",
+                "IPPrefixLen": 0,
+                "IPv6Gateway": "",
+                "GlobalIPv6Address": "",
+                "GlobalIPv6PrefixLen": 0,
+                "MacAddress": "",
+                "DriverOpts": null,
+            },
+        },
+    })
+}
+
+/// A list that is not there is `null` to docker's readers.
+fn or_null(words: &[String]) -> Json {
+    if words.is_empty() {
+        Json::Null
+    } else {
+        json!(words)
+    }
+}
+
+fn or_never(time: &str) -> &str {
+    if time.is_empty() { NEVER } else { time }
+}
+
+/// In the order of the keys: the wire has none.
+pub(super) fn sorted(labels: &std::collections::HashMap<String, String>) -> Json {
+    let sorted: std::collections::BTreeMap<_, _> = labels.iter().collect();
+    json!(sorted)
+}
+
+/// A mount as `-v` takes it.
+fn bind(mount: &Mount) -> String {
+    let mut options = Vec::new();
+    if mount.read_only {
+        options.push("ro");
+    }
+    if !mount.propagation.is_empty() {
+        options.push(&mount.propagation);
+    }
+    let mut text = format!("{}:{}", mount.source, mount.target);
+    if !options.is_empty() {
+        text.push(':');
+        text.push_str(&options.join(","));
+    }
+    text
+}
+
+fn mount(mount: &Mount) -> Json {
+    json!({
+        "Type": "bind",
+        "Source": mount.source,
+        "Destination": mount.target,
+        "Mode": if mount.read_only { "ro" } else { "" },
+        "RW": !mount.read_only,
+        "Propagation": if mount.propagation.is_empty() { "rprivate" } else { &mount.propagation },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use croze_client::v1::{ContainerSummary, ExitStatus};
+
+    use super::*;
+
+    #[test]
+    fn a_container_has_dockers_fields() {
+        let value = document(&InspectContainerResponse {
+            summary: Some(ContainerSummary {
+                id: "ab".to_owned(),
+                name: "web".to_owned(),
+                command: vec!["sh".to_owned(), "-c".to_owned()],
+                state: ContainerState::Exited.into(),
+                exit: Some(ExitStatus {
+                    code: 137,
+                    oom_killed: true,
+                    finished_at: "T".to_owned(),
+                }),
+                ..ContainerSummary::default()
+            }),
+            cmd: vec!["-c".to_owned()],
+            network: "none".to_owned(),
+            mounts: vec![Mount {
+                source: "/a".to_owned(),
+                target: "/b".to_owned(),
+                read_only: true,
+                ..Mount::default()
+            }],
+            ..InspectContainerResponse::default()
+        });
+        assert_eq!(value["Name"], "/web");
+        assert_eq!(value["Config"]["Entrypoint"], Json::Null);
+        assert_eq!(value["Config"]["Cmd"], json!(["-c"]));
+        assert_eq!(value["HostConfig"]["Binds"], json!(["/a:/b:ro"]));
+        assert_eq!(value["HostConfig"]["PidsLimit"], Json::Null);
+        assert_eq!(value["NetworkSettings"]["Networks"]["none"]["IPAddress"], "");
+        assert_eq!(value["Path"], "sh");
+        assert_eq!(value["Args"], json!(["-c"]));
+        assert_eq!(value["State"]["Status"], "exited");
+        assert_eq!(value["State"]["Running"], false);
+        assert_eq!(value["State"]["ExitCode"], 137);
+        assert_eq!(value["State"]["OOMKilled"], true);
+        assert_eq!(value["State"]["StartedAt"], NEVER);
+    }
+}
