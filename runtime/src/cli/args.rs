@@ -3,7 +3,9 @@
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+use super::events::EventsArgs;
 use super::log::Level;
+use super::update::UpdateArgs;
 
 /// The version text: callers split its first line at the word `version`.
 const VERSION: &str = concat!(
@@ -51,6 +53,9 @@ pub(crate) struct Globals {
     /// Let systemd make cgroups (not supported yet)
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
+    /// Who makes cgroups, as crun's callers say it
+    #[arg(long, value_name = "MANAGER", conflicts_with = "systemd_cgroup")]
+    pub(crate) cgroup_manager: Option<CgroupManager>,
     /// Accepted for compatibility: auto, true or false
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub(crate) rootless: Rootless,
@@ -70,6 +75,13 @@ impl Globals {
 pub(crate) enum LogFormat {
     Text,
     Json,
+}
+
+/// Values of `--cgroup-manager`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CgroupManager {
+    Cgroupfs,
+    Systemd,
 }
 
 /// Values that callers give `--rootless`.
@@ -107,6 +119,10 @@ pub(crate) enum Verb {
     List(ListArgs),
     /// List a container's processes
     Ps(PsArgs),
+    /// Change a container's limits
+    Update(Box<UpdateArgs>),
+    /// Tell what a container uses, and when its memory runs out
+    Events(EventsArgs),
     /// Write a default config.json
     Spec(SpecArgs),
     /// Print what this runtime can do as JSON
@@ -128,6 +144,8 @@ impl Verb {
             Self::Resume(_) => "resume",
             Self::List(_) => "list",
             Self::Ps(_) => "ps",
+            Self::Update(_) => "update",
+            Self::Events(_) => "events",
             Self::Spec(_) => "spec",
             Self::Features => "features",
         }
@@ -153,6 +171,9 @@ pub(crate) struct CreateArgs {
     /// Directory with config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub(crate) bundle: PathBuf,
+    /// The spec's file, in the bundle or absolute
+    #[arg(short = 'f', long, value_name = "FILE", default_value = "config.json")]
+    pub(crate) config: PathBuf,
     /// Unix socket that is sent the terminal
     #[arg(long, value_name = "SOCKET")]
     pub(crate) console_socket: Option<PathBuf>,
@@ -375,8 +396,13 @@ mod tests {
             "exec --process /p --detach --pid-file /f c1",
             "exec --cap CAP_SYS_ADMIN --cgroup sub --no-new-privs c1 true",
             "run --bundle /b --keep --no-pivot c1",
+            "--cgroup-manager cgroupfs run --config other.json --detach c1",
             "list -f json",
             "ps --format json c1",
+            "update --resources=- c1",
+            "update c1 --memory 64m",
+            "events --stats c1",
+            "events --interval=500ms c1",
             "features",
             "spec --rootless -b /b",
         ] {

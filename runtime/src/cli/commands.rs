@@ -1,5 +1,6 @@
 //! Each verb: resolved arguments, one operation, its result printed.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,10 +11,12 @@ use croze_container::ops::{
 use croze_container::sealed;
 
 use super::args::{
-    CreateArgs, DeleteArgs, ExecArgs, Globals, Invocation, KillArgs, ListArgs, ListFormat, PsArgs, RunArgs,
+    CgroupManager, CreateArgs, DeleteArgs, ExecArgs, Globals, Invocation, KillArgs, ListArgs, ListFormat, PsArgs, RunArgs,
     Verb,
 };
 use super::log::{Level, Log};
+use super::events::{self, EventsArgs};
+use super::update::UpdateArgs;
 use super::{features, output, spec};
 
 /// Why a verb failed.
@@ -48,6 +51,9 @@ pub(crate) enum CommandError {
         /// The cause.
         source: std::io::Error,
     },
+    /// `update` with schemata for resctrl.
+    #[error("--l3-cache-schema and --mem-bw-schema: this container has no resctrl group (linux.intelRdt)")]
+    IntelRdt,
     /// No place for records.
     #[error("XDG_RUNTIME_DIR is not set: give a directory with --root")]
     NoRoot,
@@ -91,6 +97,8 @@ pub(crate) fn execute(invocation: &Invocation, log: &Log) -> Result<u8, CommandE
         Verb::Resume(args) => ops::resume(&settings, &args.id)?,
         Verb::List(args) => return list(&settings, args, log),
         Verb::Ps(args) => return ps(&settings, args),
+        Verb::Update(args) => update(&settings, args)?,
+        Verb::Events(args) => return events(&settings, args),
         Verb::Spec(_) | Verb::Features => {}
     }
     Ok(0)
@@ -110,7 +118,7 @@ fn settings(globals: &Globals) -> Result<Settings, CommandError> {
             Path::new(&runtime.ok_or(CommandError::NoRoot)?).join("croze-rt")
         }
     };
-    let cgroup_driver = if globals.systemd_cgroup {
+    let cgroup_driver = if globals.systemd_cgroup || globals.cgroup_manager == Some(CgroupManager::Systemd) {
         CgroupDriver::Systemd
     } else {
         CgroupDriver::Cgroupfs
@@ -134,6 +142,7 @@ fn create(settings: Settings, args: &CreateArgs) -> Result<CreateRequest, Comman
         settings,
         id: args.id.clone(),
         bundle: absolute(&args.bundle)?,
+        config: args.config.clone(),
         console_socket: optional(args.console_socket.as_ref())?,
         pidfd_socket: optional(args.pidfd_socket.as_ref())?,
         pid_file: optional(args.pid_file.as_ref())?,
@@ -260,6 +269,31 @@ fn list(settings: &Settings, args: &ListArgs, log: &Log) -> Result<u8, CommandEr
         ListFormat::Json => show(&output::list_json(containers)?),
         ListFormat::Table => show(&output::list_table(containers)),
     }
+}
+
+fn update(settings: &Settings, args: &UpdateArgs) -> Result<(), CommandError> {
+    if !args.schemata().is_empty() {
+        return Err(CommandError::IntelRdt);
+    }
+    Ok(ops::update(settings, &args.id, &args.source())?)
+}
+
+fn events(settings: &Settings, args: &EventsArgs) -> Result<u8, CommandError> {
+    if args.stats {
+        let usage = ops::Notice::Usage(Box::new(ops::usage(settings, &args.id)?));
+        return show(&events::line(&args.id, &usage));
+    }
+    let mut printed = Ok(());
+    ops::watch(settings, &args.id, args.interval, &mut |notice| {
+        printed = output::print(&events::line(&args.id, &notice));
+        if printed.is_ok() {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    })?;
+    printed?;
+    Ok(0)
 }
 
 fn ps(settings: &Settings, args: &PsArgs) -> Result<u8, CommandError> {

@@ -2,8 +2,10 @@
 
 pub(crate) mod args;
 pub(crate) mod commands;
+pub(crate) mod events;
 pub(crate) mod features;
 pub(crate) mod log;
 pub(crate) mod output;
 pub(crate) mod signals;
 pub(crate) mod spec;
+pub(crate) mod update;

@@ -12,8 +12,8 @@
 //! * [`plan`]: in which directory of each tree the container goes, and every write that its resources ask for.
 //! * [`resources`]: OCI resources to file writes, per controller and version; [`devices`]: device rules to v1
 //!   lists or to a program for version 2.
-//! * [`cgroup`]: making, joining and removing the directories; [`freezer`], [`kill`], [`stats`]: what is done
-//!   with them later.
+//! * [`cgroup`]: making, joining and removing the directories; [`freezer`], [`kill`], [`stats`], [`usage`], [`oom`] and [`Cgroup::update`]: what
+//!   is done with them later.
 //!
 //! Invariants: planning touches nothing; limits are in force before the first process is inside; what a failed
 //! `create` made is removed again; the root cgroup is never a container's.
@@ -29,12 +29,17 @@ pub mod file;
 pub mod freezer;
 pub mod kill;
 pub mod observe;
+pub mod oom;
 pub mod plan;
 pub mod resources;
 pub mod stats;
+mod update;
+pub mod usage;
 
 pub use cgroup::{Cgroup, Dir, Doors, Paths};
 pub use error::Error;
 pub use observe::{Kind, Layout, Observed, Tree, observe, observe_process};
+pub use oom::OomWatch;
 pub use plan::{Directory, Plan};
 pub use stats::Stats;
+pub use usage::Usage;

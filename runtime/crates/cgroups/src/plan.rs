@@ -79,6 +79,15 @@ impl Plan {
         Ok(Self { directories, layout })
     }
 
+    /// A plan of these directories, for a cgroup that is there already.
+    pub(crate) fn of(directories: Vec<Directory>) -> Self {
+        let v2 = directories.iter().all(|directory| directory.kind == Kind::V2);
+        Self {
+            directories,
+            layout: if v2 { Layout::V2 } else { Layout::Hybrid },
+        }
+    }
+
     /// The directories, in the order of the host's hierarchies.
     #[must_use]
     pub fn directories(&self) -> &[Directory] {

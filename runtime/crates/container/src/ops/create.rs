@@ -159,7 +159,7 @@ pub(super) fn build(
     }
     let id = Id::parse(&request.id)?;
     let bundle = canonical("find the bundle", &request.bundle)?;
-    let loaded = spec::load(&bundle)?;
+    let loaded = spec::load(&bundle.join(&request.config))?;
     loaded.warnings.iter().for_each(|warning| warn(warning));
     let facts = facts(&loaded.spec, bundle)?;
     let sockets = activation_sockets(|name| std::env::var(name).ok(), std::process::id());

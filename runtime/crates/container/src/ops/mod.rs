@@ -5,6 +5,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod kill;
 mod list;
@@ -12,9 +13,11 @@ mod pause;
 mod run;
 mod start;
 mod state;
+mod update;
 
 pub use create::create;
 pub use delete::{DeleteRequest, Force, delete, locked_delete};
+pub use events::{Notice, usage, watch};
 pub use exec::exec;
 pub use kill::{KillRequest, Reach, kill};
 pub use list::{Listing, list};
@@ -22,6 +25,10 @@ pub use pause::{pause, resume};
 pub use run::run;
 pub use start::start;
 pub use state::{Snapshot, processes, state};
+pub use update::{Source, update};
+
+/// What [`usage`](usage()) and [`Notice`] are made of.
+pub use croze_cgroups as cgroups;
 
 use std::path::PathBuf;
 
@@ -96,6 +103,8 @@ pub struct CreateRequest {
     pub id: String,
     /// The bundle's directory, with `config.json` in it.
     pub bundle: PathBuf,
+    /// The spec's file, relative to the bundle.
+    pub config: PathBuf,
     /// A unix socket that is sent the terminal's master side.
     pub console_socket: Option<PathBuf>,
     /// A unix socket that is sent a pidfd of the container's first process.

@@ -71,17 +71,23 @@ pub(super) fn spec(value: &mut Value) -> Result<Vec<String>, SpecError> {
         if let Some(profile) = object_mut(linux, "seccomp") {
             seccomp(profile)?;
         }
-        if let Some(resources) = object_mut(linux, "resources") {
-            // A limit that is not there is no limit, but the types insist on it.
-            if resources
-                .get("pids")
-                .is_some_and(|pids| pids.get("limit").is_none_or(Value::is_null))
-            {
-                resources.remove("pids");
-            }
+        if let Some(value) = linux.get_mut("resources") {
+            resources(value);
         }
     }
     Ok(warnings)
+}
+
+/// Filters a `resources` object in place.
+pub(super) fn resources(value: &mut Value) {
+    let Some(resources) = value.as_object_mut() else { return };
+    // A limit that is not there is no limit, but the types insist on it.
+    if resources
+        .get("pids")
+        .is_some_and(|pids| pids.get("limit").is_none_or(Value::is_null))
+    {
+        resources.remove("pids");
+    }
 }
 
 /// Filters a `process` object in place; returns what was dropped, one line each.

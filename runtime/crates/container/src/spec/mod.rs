@@ -18,7 +18,7 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 
 pub use default::default_spec;
@@ -88,14 +88,13 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// Reads and validates `config.json` of a bundle.
+/// Reads and validates the file with a spec.
 ///
 /// # Errors
 /// The file is missing, malformed, or asks for something impossible; the error names the field.
-pub fn load(bundle: &Path) -> Result<Loaded, SpecError> {
-    let path = bundle.join("config.json");
-    let raw = std::fs::read(&path).map_err(|source| SpecError::Read {
-        path: path.clone(),
+pub fn load(path: &Path) -> Result<Loaded, SpecError> {
+    let raw = std::fs::read(path).map_err(|source| SpecError::Read {
+        path: path.to_owned(),
         source,
     })?;
     let (spec, warnings) = parse(&raw, &path.display().to_string())?;
@@ -124,6 +123,20 @@ pub fn parse(raw: &[u8], what: &str) -> Result<(Spec, Vec<String>), SpecError> {
 /// The types are made from text in both ways: made from values, too, all their code would be in the program twice.
 fn reparse<T: DeserializeOwned>(value: &serde_json::Value) -> Result<T, serde_json::Error> {
     serde_json::from_slice(&serde_json::to_vec(value)?)
+}
+
+/// Parses a `resources` object; `what` names it in errors.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse_resources(raw: &[u8], what: &str) -> Result<LinuxResources, SpecError> {
+    let malformed = |source| SpecError::Parse {
+        what: what.to_owned(),
+        source,
+    };
+    let mut value = serde_json::from_slice(raw).map_err(malformed)?;
+    filter::resources(&mut value);
+    reparse(&value).map_err(malformed)
 }
 
 /// Reads and validates a file with an OCI `process` object.

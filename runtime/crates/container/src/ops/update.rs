@@ -1,0 +1,63 @@
+//! `update`: new limits for a container that is there.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use croze_cgroups::Cgroup;
+use oci_spec::runtime::LinuxResources;
+
+use super::Settings;
+use super::state::{find, status};
+use crate::error::{Error, Result};
+use crate::spec::{self, SpecError};
+use crate::state::Status;
+
+/// The longest text with resources that is read.
+const LIMIT: u64 = 1 << 20;
+
+/// Where new limits come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file with an OCI `resources` object.
+    File(PathBuf),
+    /// The same from standard input.
+    Stdin,
+    /// The same, put together from flags.
+    Text(String),
+}
+
+/// Writes new limits. What is not given stays as it is.
+///
+/// # Errors
+/// There is no such container, it has stopped, or a limit cannot be had.
+pub fn update(settings: &Settings, id: &str, source: &Source) -> Result<()> {
+    let resources = match source {
+        Source::File(path) => parse(std::fs::File::open(path), path)?,
+        Source::Stdin => parse(Ok(std::io::stdin().lock()), Path::new("standard input"))?,
+        Source::Text(text) => parse(Ok(text.as_bytes()), Path::new("the flags"))?,
+    };
+    let locked = find(settings, id)?.lock()?;
+    let not_running = || Error::State {
+        verb: "update",
+        id: id.to_owned(),
+        reason: "container not running",
+    };
+    let record = locked.load()?.ok_or_else(not_running)?;
+    match status(locked.entry(), &record)? {
+        Status::Creating | Status::Stopped => Err(not_running()),
+        Status::Created | Status::Running | Status::Paused => {
+            Ok(Cgroup::from_paths(&record.cgroup).update(&resources)?)
+        }
+    }
+}
+
+fn parse(opened: std::io::Result<impl Read>, path: &Path) -> Result<LinuxResources> {
+    let failed = |source| SpecError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut text = Vec::new();
+    let read = opened.and_then(|from| from.take(LIMIT).read_to_end(&mut text));
+    read.map_err(failed)?;
+    Ok(spec::parse_resources(&text, &path.display().to_string())?)
+}
