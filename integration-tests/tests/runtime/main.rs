@@ -7,6 +7,7 @@
 
 mod attacks;
 mod cgroups;
+mod commands;
 mod devices;
 mod errors;
 mod exec;

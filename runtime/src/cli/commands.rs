@@ -11,11 +11,11 @@ use croze_container::ops::{
 use croze_container::sealed;
 
 use super::args::{
-    CgroupManager, CreateArgs, DeleteArgs, ExecArgs, Globals, Invocation, KillArgs, ListArgs, ListFormat, PsArgs, RunArgs,
-    Verb,
+    CgroupManager, CreateArgs, DeleteArgs, ExecArgs, Globals, Invocation, KillArgs, ListArgs, ListFormat,
+    PsArgs, RunArgs, Verb,
 };
-use super::log::{Level, Log};
 use super::events::{self, EventsArgs};
+use super::log::{Level, Log};
 use super::update::UpdateArgs;
 use super::{features, output, spec};
 
@@ -51,6 +51,9 @@ pub(crate) enum CommandError {
         /// The cause.
         source: std::io::Error,
     },
+    /// `ps` was told to leave out what its lines are chosen by.
+    #[error("couldn't find PID field in ps output: let it print the column PID")]
+    NoPidColumn,
     /// `update` with schemata for resctrl.
     #[error("--l3-cache-schema and --mem-bw-schema: this container has no resctrl group (linux.intelRdt)")]
     IntelRdt,
@@ -317,8 +320,6 @@ fn ps(settings: &Settings, args: &PsArgs) -> Result<u8, CommandError> {
             source: std::io::Error::other(text),
         });
     }
-    show(&output::matching_lines(
-        &String::from_utf8_lossy(&result.stdout),
-        &pids,
-    ))
+    let table = String::from_utf8_lossy(&result.stdout);
+    show(&output::matching_lines(&table, &pids).ok_or(CommandError::NoPidColumn)?)
 }

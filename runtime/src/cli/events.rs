@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 use croze_container::ops::Notice;
-use croze_container::ops::cgroups::usage::{Pool, Pressure, Stall, Transfer};
 use croze_container::ops::cgroups::Usage;
+use croze_container::ops::cgroups::usage::{Pool, Pressure, Stall, Transfer};
 use serde_json::{Map, Value, json};
 
 /// The arguments of `events`.
@@ -103,9 +103,7 @@ fn transfers(list: &[Transfer]) -> Value {
 }
 
 fn pressures(pressure: &Pressure) -> Value {
-    let stall = |stall: Stall| {
-        json!({ "avg10": stall.avg10, "avg60": stall.avg60, "avg300": stall.avg300, "total": stall.total })
-    };
+    let stall = |stall: Stall| json!({ "avg10": stall.avg10, "avg60": stall.avg60, "avg300": stall.avg300, "total": stall.total });
     json!({ "some": stall(pressure.some), "full": stall(pressure.full) })
 }
 

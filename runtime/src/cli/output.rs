@@ -127,15 +127,11 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
 }
 
 /// The heading of what `ps` printed, and its lines about certain processes. The column is found by its heading,
-/// `PID`.
-pub(crate) fn matching_lines(text: &str, pids: &[i32]) -> String {
+/// `PID`; `None` if there is no such column, for then it cannot be told whose processes they are.
+pub(crate) fn matching_lines(text: &str, pids: &[i32]) -> Option<String> {
     let mut lines = text.lines();
-    let Some(heading) = lines.next() else {
-        return String::new();
-    };
-    let Some(column) = heading.split_whitespace().position(|title| title == "PID") else {
-        return text.to_owned();
-    };
+    let heading = lines.next()?;
+    let column = heading.split_whitespace().position(|title| title == "PID")?;
     let wanted = |line: &&str| {
         let pid = line
             .split_whitespace()
@@ -148,7 +144,7 @@ pub(crate) fn matching_lines(text: &str, pids: &[i32]) -> String {
         out.push_str(line);
         out.push('\n');
     }
-    out
+    Some(out)
 }
 
 /// An error that ends the program: to the log file if there is one, and to standard error.
@@ -242,11 +238,11 @@ mod tests {
     fn lines_of_ps_are_chosen_by_pid() {
         let text = "UID   PID  PPID CMD\nroot    1     0 init\nroot   12     1 sh 1\nroot  112    12 x\n";
         assert_eq!(
-            matching_lines(text, &[12]),
-            "UID   PID  PPID CMD\nroot   12     1 sh 1\n"
+            matching_lines(text, &[12]).as_deref(),
+            Some("UID   PID  PPID CMD\nroot   12     1 sh 1\n")
         );
-        assert_eq!(matching_lines("TTY CMD\n? x\n", &[12]), "TTY CMD\n? x\n");
-        assert_eq!(matching_lines("", &[12]), "");
+        assert_eq!(matching_lines("TTY CMD\n? x\n", &[12]), None);
+        assert_eq!(matching_lines("", &[12]), None);
     }
 
     #[test]

@@ -128,14 +128,18 @@ impl UpdateArgs {
             ],
         );
         // On the command line zero is "not given", as runc has it; a file can say zero.
-        group("pids", &[("limit", number(self.pids_limit.filter(|limit| *limit != 0)))]);
+        group(
+            "pids",
+            &[("limit", number(self.pids_limit.filter(|limit| *limit != 0)))],
+        );
         Value::Object(all)
     }
 }
 
 /// A whole number, in the range of all the numbers of this command.
 fn whole(text: &str) -> Result<i64, String> {
-    text.parse().map_err(|_| format!("{text:?} is not a whole number"))
+    text.parse()
+        .map_err(|_| format!("{text:?} is not a whole number"))
 }
 
 /// Bytes, with a unit of powers of 1024 (`b`, `k`, `m`, `g`, `t`, `p`, then perhaps `b` or `ib`); -1 for no limit.
@@ -147,7 +151,10 @@ fn bytes(text: &str) -> Result<i64, String> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
     let unit = lower[digits.len()..].trim();
-    let unit = unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(unit);
+    let unit = unit
+        .strip_suffix("ib")
+        .or_else(|| unit.strip_suffix('b'))
+        .unwrap_or(unit);
     let power = match unit {
         "" => 0,
         "k" => 1,

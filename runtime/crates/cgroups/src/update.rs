@@ -112,7 +112,10 @@ fn completed_memory(memory: &LinuxMemory, limit: i64) -> LinuxMemory {
 /// `checkBeforeUpdate`: a limit below what is in use would have the OOM killer make it true. Version 1 refuses it by
 /// itself.
 fn check_usage(resources: &LinuxResources, current: Current) -> Result<(), Error> {
-    let Some(memory) = resources.memory().filter(|m| m.check_before_update() == Some(true)) else {
+    let Some(memory) = resources
+        .memory()
+        .filter(|m| m.check_before_update() == Some(true))
+    else {
         return Ok(());
     };
     let (Some(limit), Some(usage)) = (memory.limit().filter(|v| *v > 0), current.memory_usage) else {

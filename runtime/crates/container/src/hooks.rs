@@ -8,7 +8,7 @@
 //! | poststart | `start`, host | the command runs | start fails, the container is killed |
 //! | poststop | `delete`, host | everything is removed | reported, delete goes on |
 //!
-//! A hook gets the container's state as JSON on its standard input and nothing but its own environment. What it writes is
+//! A hook gets the container's state as JSON on its standard input and, if it has one, nothing but its own environment. What it writes is
 //! kept in memory and shown, its end at least, only if it fails.
 
 use std::collections::BTreeMap;
@@ -211,10 +211,13 @@ fn command(hook: &Hook, input: File, output: &File) -> std::io::Result<Command> 
     if let Some((name, rest)) = args.split_first() {
         command.arg0(name).args(rest);
     }
-    command.env_clear();
-    for pair in hook.env().iter().flatten() {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        command.env(name, value);
+    // Without a list of its own a hook has the caller's environment, as with runc and crun: scripts count on a PATH.
+    if let Some(env) = hook.env() {
+        command.env_clear();
+        for pair in env {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            command.env(name, value);
+        }
     }
     command
         .stdin(Stdio::from(input))
@@ -290,6 +293,16 @@ mod tests {
         let expected = r#"{"ociVersion":"1.2.0","id":"c","status":"creating","pid":7,"bundle":"/bundle"}"#;
         hook.set_env(Some(vec!["A=b".to_owned(), format!("EXPECTED={expected}")]));
         run(&[hook], Kind::CreateRuntime, &state()).expect("the script agrees");
+    }
+
+    #[test]
+    fn a_hook_without_an_environment_has_the_callers() {
+        let mut hook = shell(r#"[ "$PATH" = "$0" ]"#, None);
+        hook.set_env(None);
+        let mut args = hook.args().clone().unwrap_or_default();
+        args.push(std::env::var("PATH").unwrap_or_default());
+        hook.set_args(Some(args));
+        run(&[hook], Kind::CreateRuntime, &state()).expect("the same path");
     }
 
     #[test]

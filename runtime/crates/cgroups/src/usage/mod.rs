@@ -225,10 +225,7 @@ mod tests {
             ("memory.stat", "anon 1\nfile 60\n"),
             ("pids.current", "2\n"),
             ("pids.max", "max\n"),
-            (
-                "io.stat",
-                "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n",
-            ),
+            ("io.stat", "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n"),
             ("hugetlb.2MB.current", "0\n"),
             ("hugetlb.2MB.events", "max 9\n"),
             (
@@ -252,7 +249,11 @@ mod tests {
         );
         assert_eq!(usage.cpuset.cpus, [0, 1, 4]);
         assert_eq!(
-            (usage.memory.cache, usage.memory.memory.limit, usage.memory.memory.failures),
+            (
+                usage.memory.cache,
+                usage.memory.memory.limit,
+                usage.memory.memory.failures
+            ),
             (60, 1000, 7)
         );
         assert_eq!((usage.memory.swap.usage, usage.memory.swap.limit), (105, 1050));

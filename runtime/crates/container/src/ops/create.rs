@@ -178,7 +178,7 @@ pub(super) fn build(
             "NOTIFY_SOCKET is not passed on: the container cannot tell the service manager that it is ready",
         );
     }
-    parent::check_preserved(plan.process.preserve_fds)?;
+    parent::warn_of_missing(plan.process.preserve_fds, warn);
     let terminal = plan.process.terminal.is_some();
     let console = Destination::open(terminal, request.console_socket.as_deref(), attachment)?;
     let joined = plan.namespaces.open()?;
@@ -204,12 +204,13 @@ pub(super) fn build(
     })
 }
 
-/// How many sockets a service manager has opened for this process, from descriptor 3 on: they are for the container.
+/// How many sockets a service manager has opened for this process, from descriptor 3 on: they are for the container. Who
+/// calls us in a process of its own cannot know our pid, and leaves it out.
 fn activation_sockets(variable: impl Fn(&str) -> Option<String>, own_pid: u32) -> u32 {
     let number = |name| variable(name).and_then(|value| value.parse::<u32>().ok());
     match (number("LISTEN_PID"), number("LISTEN_FDS")) {
-        (Some(pid), Some(count)) if pid == own_pid => count,
-        _ => 0,
+        (Some(pid), _) if pid != own_pid => 0,
+        (_, count) => count.unwrap_or(0),
     }
 }
 
@@ -439,7 +440,8 @@ mod tests {
         let cases = [
             (Some("7"), Some("2"), 2),
             (Some("8"), Some("2"), 0),
-            (None, Some("2"), 0),
+            (None, Some("2"), 2),
+            (None, None, 0),
             (Some("7"), Some("-1"), 0),
             (Some("7"), None, 0),
         ];

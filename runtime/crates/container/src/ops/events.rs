@@ -58,7 +58,9 @@ pub fn watch(
         }
         let ended = !fds[0].revents().is_empty();
         let has_oom = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
-        if has_oom && oom.as_mut().map(OomWatch::take).transpose()? == Some(true) && tell(Notice::Oom).is_break()
+        if has_oom
+            && oom.as_mut().map(OomWatch::take).transpose()? == Some(true)
+            && tell(Notice::Oom).is_break()
         {
             return Ok(());
         }

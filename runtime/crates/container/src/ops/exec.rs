@@ -35,7 +35,7 @@ pub fn exec(request: &ExecRequest, warn: Warn<'_>) -> Result<i32> {
     let record = load(&entry, request)?;
     let spec = kept_spec(&entry, &record)?;
     let plan = plan(&spec, request, warn)?;
-    parent::check_preserved(plan.preserve_fds)?;
+    parent::warn_of_missing(plan.preserve_fds, warn);
     let foreground = request.attachment == Attachment::Foreground;
     let signals = foreground
         .then(SignalFd::all)
@@ -136,7 +136,7 @@ fn plan(spec: &Spec, request: &ExecRequest, warn: Warn<'_>) -> Result<ProcessPla
             let process = overridden(spec.process().clone().ok_or(missing)?, overrides);
             spec::validate_process(&process)?;
             let mut plan = ProcessPlan::new(&process, linux, request.preserve_fds)?;
-            plan.add_capabilities(capabilities(&overrides.capabilities)?);
+            plan.add_capabilities(capabilities(&overrides.capabilities, warn));
             Ok(plan)
         }
     }
@@ -177,20 +177,16 @@ fn overridden(mut process: Process, overrides: &ExecOverrides) -> Process {
     process
 }
 
-fn capabilities(names: &[String]) -> Result<Set> {
-    names
-        .iter()
-        .map(|name| {
-            Set::named(name).ok_or_else(|| {
-                SpecError::Invalid {
-                    field: "--cap".to_owned(),
-                    value: name.clone(),
-                    reason: "there is no such capability",
-                }
-                .into()
-            })
-        })
-        .collect()
+/// The set of these names; one that this kernel does not know is ignored with a warning, as in a spec.
+fn capabilities(names: &[String], warn: Warn<'_>) -> Set {
+    let known = names.iter().filter_map(|name| {
+        let set = Set::named(name);
+        if set.is_none() {
+            warn(&format!("--cap: unknown capability {name:?} ignored"));
+        }
+        set
+    });
+    known.collect()
 }
 
 /// What the process joins: the namespaces in which the container is not where this process is.

@@ -81,14 +81,29 @@ pub enum LastError {
     Command(#[from] command::CommandError),
 }
 
-/// The spec's environment, with a `HOME` if it has none.
+/// The spec's environment, each variable once, with a `HOME` if it has none.
 fn environment(plan: &ProcessPlan) -> Vec<String> {
-    let mut env = plan.env.clone();
+    let mut env = without_repeats(&plan.env);
     if command::variable(&env, "HOME").is_none_or(str::is_empty) {
         env.retain(|pair| !pair.starts_with("HOME="));
         env.push(format!("HOME={}", home_of(plan.user.uid)));
     }
     env
+}
+
+/// The last value of each variable: a program would find the first one, and callers append what they want to replace.
+fn without_repeats(env: &[String]) -> Vec<String> {
+    fn name(pair: &str) -> &str {
+        pair.split_once('=').map_or(pair, |(name, _)| name)
+    }
+    let mut kept: Vec<String> = Vec::with_capacity(env.len() + 1);
+    for pair in env {
+        match kept.iter_mut().find(|old| name(old) == name(pair)) {
+            Some(old) => pair.clone_into(old),
+            None => kept.push(pair.clone()),
+        }
+    }
+    kept
 }
 
 /// The home of a user by the container's own list. The list is the image's: what it says of a user concerns that user alone, and it
@@ -126,15 +141,10 @@ fn home_in(passwd: &str, uid: u32) -> Option<&str> {
 }
 
 /// Lets exactly the descriptors that were asked for survive `execve`: an inherited one could be a way out of the
-/// container (CVE-2024-21626).
+/// container (CVE-2024-21626). Those below are open to `execve` if they were inherited, and closed by it if they are our own.
 fn pass_descriptors(count: u32, proc: &OwnedFd) -> Result<()> {
     let first_closed = i32::try_from(count).unwrap_or(i32::MAX).saturating_add(3);
-    fd::close_on_exec_from(first_closed, proc).while_doing(|| "close inherited descriptors".to_owned())?;
-    for passed in 3..first_closed {
-        fd::keep_on_exec(passed)
-            .while_doing(|| format!("pass on descriptor {passed} (--preserve-fds {count})"))?;
-    }
-    Ok(())
+    fd::close_on_exec_from(first_closed, proc).while_doing(|| "close inherited descriptors".to_owned())
 }
 
 /// The kernel names a directory outside of the root without a leading slash, or not at all.
@@ -181,6 +191,12 @@ mod tests {
         assert_eq!(home_in(passwd, 7), Some("/seven"));
         assert_eq!(home_in(passwd, 1000), None);
         assert_eq!(home_in(passwd, 9), None);
+    }
+
+    #[test]
+    fn of_a_repeated_variable_the_last_value_stays() {
+        let env = ["A=1", "AB=2", "A=3", "C", "AB="].map(str::to_owned);
+        assert_eq!(without_repeats(&env), ["A=3", "AB=", "C"]);
     }
 
     #[test]

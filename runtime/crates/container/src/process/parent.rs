@@ -16,6 +16,7 @@ use croze_sys::{Errno, fd, pidfd};
 use crate::error::{Error, Result, While};
 use crate::hooks::{self, HookState, Kind};
 use crate::namespaces::{self, IdMaps, NamespacePlan, Opened};
+use crate::ops::Warn;
 use crate::plan::{self, Plan, ProcessPlan};
 use crate::process::bootstrap;
 use crate::process::init::{self, Inherited};
@@ -308,20 +309,21 @@ fn out_of_turn() -> Error {
     }
 }
 
-/// Checks that the descriptors that are to be passed on are there, and the caller's: one that this program has opened itself (its
-/// log, say) is none of the container's business.
-///
-/// # Errors
-/// One of them is not open, or was not inherited.
-pub fn check_preserved(count: u32) -> Result<()> {
-    for number in 3..count.saturating_add(3) {
-        let raw = i32::try_from(number).unwrap_or(i32::MAX);
-        if !fd::is_inherited(raw) {
-            return Err(Error::System {
-                action: format!("pass on descriptor {number}: --preserve-fds {count} needs it to be open"),
-                source: croze_sys::Error::new("fcntl", Errno::BADF),
-            });
-        }
+/// Tells which of the descriptors that are to be passed on are not there. One that this program has opened itself (its log, say) is
+/// none of the container's business: it counts as not there.
+pub fn warn_of_missing(count: u32, warn: Warn<'_>) {
+    /// Beyond what any kernel lets a process have there is nothing to look for.
+    const MOST: u32 = 1 << 20;
+    let end = count.min(MOST).saturating_add(3);
+    let is_missing = |number: &u32| !i32::try_from(*number).is_ok_and(fd::is_inherited);
+    let mut missing = (3..end).filter(is_missing);
+    if let Some(first) = missing.next() {
+        let others = match missing.count() {
+            0 => String::new(),
+            others => format!(" (and {others} more)"),
+        };
+        warn(&format!(
+            "descriptor {first}{others} is not open and cannot be passed on: --preserve-fds {count}"
+        ));
     }
-    Ok(())
 }

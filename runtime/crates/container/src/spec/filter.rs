@@ -80,7 +80,9 @@ pub(super) fn spec(value: &mut Value) -> Result<Vec<String>, SpecError> {
 
 /// Filters a `resources` object in place.
 pub(super) fn resources(value: &mut Value) {
-    let Some(resources) = value.as_object_mut() else { return };
+    let Some(resources) = value.as_object_mut() else {
+        return;
+    };
     // A limit that is not there is no limit, but the types insist on it.
     if resources
         .get("pids")

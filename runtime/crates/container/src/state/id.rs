@@ -16,10 +16,14 @@ pub enum IdError {
     #[error("container id cannot be empty")]
     Empty,
     /// It has a character that is not allowed, or is `.` or `..`.
-    #[error("invalid container ID format: {id:?} (use letters, digits, '_', '+', '-', '.')")]
+    #[error(
+        "invalid container ID format: {id:?}: invalid character `{character}` in the ID (use letters, digits, '_', '+', '-', '.')"
+    )]
     Format {
         /// The id as given.
         id: String,
+        /// The first character at fault.
+        character: char,
     },
     /// It does not fit a directory name.
     #[error("container ID is too long: {length} bytes, at most {LONGEST}")]
@@ -38,9 +42,13 @@ impl Id {
         if text.is_empty() {
             return Err(IdError::Empty);
         }
-        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'+' | b'-' | b'.');
-        if matches!(text, "." | "..") || !text.bytes().all(allowed) {
-            return Err(IdError::Format { id: text.to_owned() });
+        let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+        let dots = matches!(text, "." | "..").then_some('.');
+        if let Some(character) = dots.or_else(|| text.chars().find(|c| !allowed(c))) {
+            return Err(IdError::Format {
+                id: text.to_owned(),
+                character,
+            });
         }
         if text.len() > LONGEST {
             return Err(IdError::TooLong { length: text.len() });
