@@ -11,6 +11,7 @@ mod images;
 mod lifecycle;
 mod limits;
 mod options;
+mod slow;
 mod streams;
 mod terminal;
 

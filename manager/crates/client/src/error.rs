@@ -109,7 +109,9 @@ impl Error {
             Self::VersionMismatch { .. } => {
                 Some("this client is older than the daemon: install the daemon's version of it")
             }
-            Self::Lost { .. } => Some("containers go on without the daemon; look at the daemon's own log"),
+            Self::Lost { .. } => Some(
+                "containers go on without the daemon; once it runs again, see `croze ps`, `croze logs` and `croze attach`",
+            ),
             Self::Protocol { .. } => None,
             Self::Daemon(detail) => Some(detail.hint.as_str()).filter(|hint| !hint.is_empty()),
         }

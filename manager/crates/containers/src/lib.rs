@@ -6,6 +6,7 @@
 //!                           ├─ bundle             <run>/<id>/config.json, shim.json
 //!                           ├─ link  ◀── unix socket ──▶ croze-shim ──▶ OCI runtime
 //!                           ├─ logs               <state>/<id>/container.log       written by the shim alone
+//!                           ├─ relay, backlog     an attached client's streams, and what it missed of them
 //!                           └─ recovery           observe ──▶ plan (pure) ──▶ execute
 //! ```
 //!
@@ -19,16 +20,19 @@
 //! What this crate does not do: images and root file systems (the engine brings a mounted one), networks, restart policies.
 #![forbid(unsafe_code)]
 
+mod backlog;
 mod bundle;
 mod ending;
 mod entries;
 mod error;
 mod launch;
 mod link;
+mod log_line;
 mod logs;
 mod observe;
 mod record;
 mod recovery;
+mod relay;
 mod remains;
 mod request;
 mod service;

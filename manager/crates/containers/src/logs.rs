@@ -6,20 +6,19 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use rustix::fs::inotify;
-use serde::Deserialize;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::ContainersError;
+use crate::log_line;
 use crate::observe;
 use crate::record::State;
 use crate::service::{LogEntry, LogOptions, LogStream};
 
 /// Bytes read at once.
-const BATCH: usize = 256 * 1024;
+pub(crate) const BATCH: usize = 256 * 1024;
 /// No entry is as long as this: the shim cuts what a container writes into parts of 16 KiB.
 const ENTRY_MAX: usize = 4 * BATCH;
 /// Entries that wait for a slow reader.
@@ -130,13 +129,6 @@ struct Reader {
     buffer: Vec<u8>,
 }
 
-#[derive(Deserialize)]
-struct Line {
-    log: String,
-    stream: String,
-    time: String,
-}
-
 impl Reader {
     fn open(path: &std::path::Path, tail: Option<u64>) -> io::Result<Self> {
         let file = File::open(path)?;
@@ -154,17 +146,8 @@ impl Reader {
 
     /// The complete entries of the next batch; `None` when nothing new is there.
     fn batch(mut self) -> io::Result<(Self, Option<Vec<LogEntry>>)> {
-        let n = self.file.read_at(&mut self.buffer, self.position)?;
-        let full = n == self.buffer.len();
-        let whole = match self.buffer[..n].iter().rposition(|b| *b == b'\n') {
-            Some(newline) => newline + 1,
-            None if full && n < ENTRY_MAX => {
-                self.buffer.resize(n * 2, 0);
-                return Ok((self, Some(Vec::new())));
-            }
-            // Damage of which no entry can be made.
-            None if full => n,
-            None => return Ok((self, None)),
+        let Some(whole) = read_whole(&self.file, &mut self.buffer, self.position, u64::MAX)? else {
+            return Ok((self, None));
         };
         self.position += whole as u64;
         let entries = self.buffer[..whole]
@@ -176,13 +159,37 @@ impl Reader {
     }
 }
 
+/// Reads whole entries from `from` on and before `until`, as many as fit into `buffer`, which grows for an entry that does not; returns their length.
+/// `None` when nothing new is there.
+pub(crate) fn read_whole(
+    file: &File,
+    buffer: &mut Vec<u8>,
+    from: u64,
+    until: u64,
+) -> io::Result<Option<usize>> {
+    loop {
+        let wanted = usize::try_from(until - from)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let n = file.read_at(&mut buffer[..wanted], from)?;
+        let full = n == buffer.len();
+        match buffer[..n].iter().rposition(|b| *b == b'\n') {
+            Some(newline) => return Ok(Some(newline + 1)),
+            None if full && n < ENTRY_MAX => buffer.resize(n * 2, 0),
+            // Damage of which no entry can be made.
+            None if full => return Ok(Some(n)),
+            None => return Ok(None),
+        }
+    }
+}
+
 /// One line; a damaged one (a power cut) is left out.
 fn parse(line: &[u8]) -> Option<LogEntry> {
-    let line: Line = serde_json::from_slice(line).ok()?;
+    let line = log_line::decode(line, || None)?;
     Some(LogEntry {
-        stderr: line.stream == "stderr",
-        time: line.time,
-        data: Bytes::from(line.log),
+        stderr: line.stderr,
+        time: line.time.to_owned(),
+        data: line.data,
     })
 }
 

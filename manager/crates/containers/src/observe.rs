@@ -25,6 +25,7 @@ struct ExitRecord {
     started: Option<String>,
     finished: String,
     log_lines_dropped: u64,
+    log_end: Option<u64>,
 }
 
 /// A run that is over.
@@ -112,6 +113,7 @@ pub(crate) fn exit_record(settings: &Settings, container: &Container) -> Option<
             oom_killed: record.oom_killed,
             finished_at: record.finished,
             log_lines_dropped: record.log_lines_dropped,
+            log_end: record.log_end,
             unknown: false,
         },
     })

@@ -96,6 +96,9 @@ pub struct ExitStatus {
     /// Log lines that could not be written.
     #[serde(default)]
     pub log_lines_dropped: u64,
+    /// Length of the log when this run's output was complete; not known of one that nobody saw end.
+    #[serde(default)]
+    pub log_end: Option<u64>,
     /// Nobody saw it end (the host or the shim died with it).
     #[serde(default)]
     pub unknown: bool,
@@ -190,6 +193,7 @@ mod tests {
             oom_killed: false,
             finished_at: "2026-01-01T00:00:00Z".into(),
             log_lines_dropped: 0,
+            log_end: None,
             unknown: false,
         }
     }

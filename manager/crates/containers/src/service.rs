@@ -17,10 +17,11 @@ use crate::ending::is_conflict;
 use crate::entries::Inner;
 use crate::error::ContainersError;
 use crate::launch;
-use crate::link::{self, DialError, Link};
+use crate::link::{DialError, Link};
 use crate::logs;
 use crate::observe;
 use crate::record::{Container, ExitStatus, State, Transition};
+use crate::relay::{self, AttachedLog};
 use crate::request::{CreateRequest, ExecRequest, ImageFacts, TerminalSize};
 use crate::spec;
 use crate::streams::ProcessStream;
@@ -334,6 +335,10 @@ impl Containers {
     /// [`ContainersError::WrongState`] if it is neither, [`ContainersError::Shim`].
     pub async fn attach(&self, id: &ContainerId, stdin: bool) -> Result<ProcessStream> {
         let container = self.get(id)?;
+        let log = AttachedLog {
+            path: self.inner.settings.log_path(id),
+            state: self.inner.state_of(id)?,
+        };
         let link = match Link::dial(&self.run_dir(id), container.name.as_str()).await {
             Ok(link) => link,
             Err(DialError::Absent) => return Err(wrong_state(&container, "it must run")),
@@ -345,7 +350,7 @@ impl Containers {
             }
         };
         let stdin = stdin && (container.request.io.open_stdin || container.request.io.tty);
-        link.into_stream(request::Body::Attach(wire::Attach { stdin }))
+        link.into_stream(request::Body::Attach(wire::Attach { stdin }), Some(log))
             .await
     }
 
@@ -375,9 +380,9 @@ impl Containers {
         let mut link = Link::to(&self.run_dir(id), container.name.as_str()).await?;
         if request.detach {
             link.ask_runtime(request::Body::Exec(exec)).await?;
-            return Ok((exec_id, link::empty_stream()));
+            return Ok((exec_id, relay::empty_stream()));
         }
-        Ok((exec_id, link.into_stream(request::Body::Exec(exec)).await?))
+        Ok((exec_id, link.into_stream(request::Body::Exec(exec), None).await?))
     }
 
     /// Changes the size of the container's terminal.
@@ -501,6 +506,7 @@ pub(crate) fn unknown_end() -> ExitStatus {
         oom_killed: false,
         finished_at: now(),
         log_lines_dropped: 0,
+        log_end: None,
         unknown: true,
     }
 }

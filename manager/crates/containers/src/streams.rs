@@ -26,7 +26,7 @@ pub enum Output {
     Stdout(Bytes),
     /// Bytes of standard error.
     Stderr(Bytes),
-    /// Words for the user; the stream is about to end without an exit.
+    /// Words for the user. As the last item: there is no knowing how the process ended.
     Notice(String),
     /// The process has ended; the last item.
     Exit(ExitStatus),
@@ -36,7 +36,7 @@ pub enum Output {
 pub struct ProcessStream {
     /// Where input goes; a full channel means that the process does not read.
     pub input: mpsc::Sender<Input>,
-    /// What comes out; must be read quickly, or the shim lets this client go.
+    /// What comes out, all of it however slowly it is read. An exec waits for it; a container does not.
     pub output: BoxStream<'static, Result<Output, ContainersError>>,
 }
 

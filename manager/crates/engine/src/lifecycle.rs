@@ -366,6 +366,7 @@ fn never_started() -> ExitStatus {
         oom_killed: false,
         finished_at: String::new(),
         log_lines_dropped: 0,
+        log_end: None,
         unknown: false,
     }
 }

@@ -62,6 +62,7 @@ impl Shim {
             at_nanos,
             since: Instant::now(),
             oom_killed,
+            position: None,
         });
         if process.key == INIT {
             self.stage = Stage::Draining;
@@ -112,6 +113,7 @@ impl Shim {
                 self.stage = Stage::Created;
                 answer(reply::Body::Ready(Ready {
                     pid: pid.cast_unsigned(),
+                    position: None,
                 }));
             }
             Err(message) => {
@@ -169,7 +171,7 @@ impl Shim {
             Ok(identity) => {
                 let pid = identity.pid.as_raw().cast_unsigned();
                 process.identity = Some(identity);
-                reply::Body::Ready(Ready { pid })
+                reply::Body::Ready(Ready { pid, position: None })
             }
             Err(message) => {
                 self.processes.retain(|p| p.key != key);

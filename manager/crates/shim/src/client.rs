@@ -1,21 +1,21 @@
-//! One connection of crozed: frames in, frames out, and how long it may lag.
+//! One connection of crozed: frames in, frames out, and what happens when it lags.
 //!
-//! What a process of the container writes is put into a ring of 64 KiB per client (the kernel's socket buffer comes on top). A full ring delays the reading of
-//! the container's output for at most [`GRACE`] in all, which a client regains by reading everything; then it gets a notice instead of the output and
-//! is cut off from it: all that still comes over the connection is how the process ended. Without that grace a client that reads without pause would lose its connection whenever the scheduler lets the printing process run first.
+//! What a process of the container writes is put into a ring of 64 KiB per client (the kernel's socket buffer comes on top). A full ring delays nobody:
+//! output of the container's first process that finds no room is left out, and when the ring is empty again, a `gap` says so; the client reads from the
+//! log what it did not get. The output of an exec is nowhere else: it waits for its client.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use croze_proto::shim::{Reply, Request, reply};
+use croze_proto::shim::{Gap, Reply, Request, reply};
 use prost::Message as _;
+
+use crate::log::Log;
 
 /// Bytes of output that wait for one client at most.
 pub(crate) const RING: usize = 64 * 1024;
-/// How long a client may hold up the container's output before it is let go.
-pub(crate) const GRACE: Duration = Duration::from_secs(1);
 /// A client that lets so many bytes of answers pile up does not read at all. Output is bounded far below that by the ring and the pipes.
 const QUEUE_MAX: usize = 4 * 1024 * 1024;
 /// Longest frame from a client.
@@ -43,14 +43,12 @@ pub(crate) struct Client {
     pub(crate) greeted: bool,
     /// Its stream, if it has asked for one.
     pub(crate) role: Option<Role>,
-    /// It read too slowly: of its stream only the end is still told.
-    pub(crate) cut_off: bool,
+    /// Output was left out, and it has not been told so.
+    pub(crate) gap: bool,
     input: Vec<u8>,
     frames: VecDeque<Vec<u8>>,
     sent_of_first: usize,
     queued: usize,
-    grace: Duration,
-    lagging_since: Option<Instant>,
     /// Nothing is queued any more; with the longest time without progress, if there is a limit.
     closing: Option<Option<Duration>>,
     /// When something was last written, or the closing began.
@@ -66,13 +64,11 @@ impl Client {
             stream,
             greeted: false,
             role: None,
-            cut_off: false,
+            gap: false,
             input: Vec::new(),
             frames: VecDeque::new(),
             sent_of_first: 0,
             queued: 0,
-            grace: GRACE,
-            lagging_since: None,
             closing: None,
             progress: Instant::now(),
             dead: false,
@@ -141,8 +137,6 @@ impl Client {
                 self.sent_of_first = 0;
             }
         }
-        self.grace = GRACE;
-        self.lagging_since = None;
         if self.closing.is_some() {
             self.dead = true;
         }
@@ -155,45 +149,28 @@ impl Client {
 
     /// Whether the ring is full.
     pub(crate) fn is_full(&self) -> bool {
-        self.queued >= RING && self.closing.is_none() && !self.cut_off
+        self.queued >= RING && self.closing.is_none()
     }
 
-    /// Whether the container's output must wait for this client now; notes since when.
-    pub(crate) fn holds_up(&mut self, now: Instant) -> bool {
-        if !self.is_full() {
-            if let Some(since) = self.lagging_since.take() {
-                self.grace = self.grace.saturating_sub(now - since);
-            }
-            return false;
-        }
-        let since = *self.lagging_since.get_or_insert(now);
-        now - since < self.grace
-    }
-
-    /// The same without noting anything.
-    pub(crate) fn may_hold_up(&self, now: Instant) -> bool {
-        self.is_full() && self.lagging_since.is_none_or(|since| now - since < self.grace)
+    /// Says how far the output has come, once there is room again for a client from which some was kept.
+    pub(crate) fn tell_gap(&mut self, log: &Log) {
+        let Some(role) = self.role.filter(|_| self.gap && !self.has_output()) else {
+            return;
+        };
+        let (stdout_held, stderr_held) = log.held();
+        let gap = Gap {
+            position: Some(log.position()),
+            stdout_held: stdout_held.to_vec(),
+            stderr_held: stderr_held.to_vec(),
+        };
+        self.gap = false;
+        self.send(role.request, reply::Body::Gap(gap));
+        self.flush();
     }
 
     /// When something was last written.
     pub(crate) fn progress(&self) -> Instant {
         self.progress
-    }
-
-    /// Takes the output away from a client that lags too much: it gets a notice, and the end of its process when that comes.
-    pub(crate) fn let_go(&mut self, id: u64) {
-        // A frame that is partly sent must be completed, or the notice could not be read.
-        let keep = usize::from(self.sent_of_first > 0);
-        self.frames.truncate(keep);
-        self.queued = self
-            .frames
-            .front()
-            .map_or(0, Vec::len)
-            .saturating_sub(self.sent_of_first);
-        let words = "this client read too slowly and gets no more output; it goes on in the log";
-        self.send(id, reply::Body::Notice(words.into()));
-        self.cut_off = true;
-        self.lagging_since = None;
     }
 
     /// Ends the connection when its queue is written, or when nothing could be written for as long as `patience` says (`None`: as long as it takes).
@@ -213,11 +190,7 @@ impl Client {
             // Found so after the clients were last looked at: it must not wait for another event to be let go.
             return Some(self.progress);
         }
-        match (self.closing, self.lagging_since) {
-            (Some(patience), _) => patience.map(|limit| self.progress + limit),
-            (None, Some(since)) => Some(since + self.grace),
-            (None, None) => None,
-        }
+        self.closing.flatten().map(|limit| self.progress + limit)
     }
 
     /// Whether the connection is over.
@@ -243,7 +216,7 @@ pub(crate) fn encode(reply: &Reply) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use croze_proto::shim::{Exit, Output, Status, request};
+    use croze_proto::shim::{Status, request};
 
     fn pair() -> (Client, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -285,71 +258,6 @@ mod tests {
         peer.write_all(&u32::MAX.to_be_bytes()).unwrap();
         assert!(client.read().is_empty());
         assert!(client.is_over(Instant::now()));
-    }
-
-    #[test]
-    fn a_client_that_does_not_read_is_held_for_then_let_go_with_a_notice() {
-        let (mut client, mut peer) = pair();
-        let start = Instant::now();
-        while !client.is_full() {
-            client.send(
-                5,
-                reply::Body::Output(Output {
-                    stream: 1,
-                    data: vec![b'x'; 10_000],
-                }),
-            );
-            client.flush();
-        }
-        assert!(client.holds_up(start));
-        assert_eq!(client.deadline(), Some(start + GRACE));
-        assert!(!client.holds_up(start + GRACE));
-        client.let_go(5);
-        assert!(client.has_output() && !client.is_full() && client.deadline().is_none());
-        // How the process ended is told all the same.
-        client.send(
-            5,
-            reply::Body::Exit(Exit {
-                code: 3,
-                ..Exit::default()
-            }),
-        );
-        let patience = Duration::from_secs(2);
-        client.close(start + GRACE, Some(patience));
-        assert_eq!(client.deadline(), Some(start + GRACE + patience));
-        assert!(!client.is_over(start + GRACE));
-        // The peer wakes up: it gets whole frames, the notice and the end as the last ones.
-        peer.set_nonblocking(true).unwrap();
-        let mut received = Vec::new();
-        while !client.is_over(start + GRACE) {
-            let mut buffer = [0; 65536];
-            if let Ok(n) = peer.read(&mut buffer) {
-                received.extend_from_slice(&buffer[..n]);
-            }
-            client.flush();
-        }
-        drop(client);
-        peer.set_nonblocking(false).unwrap();
-        peer.read_to_end(&mut received).unwrap();
-        let mut bodies = Vec::new();
-        let mut rest = received.as_slice();
-        while let Some((header, body)) = rest.split_first_chunk::<4>() {
-            let (body, after) = body.split_at(u32::from_be_bytes(*header) as usize);
-            bodies.push(Reply::decode(body).unwrap().body.unwrap());
-            rest = after;
-        }
-        assert!(rest.is_empty());
-        assert!(
-            matches!(
-                bodies.as_slice(),
-                [
-                    ..,
-                    reply::Body::Notice(_),
-                    reply::Body::Exit(Exit { code: 3, .. })
-                ]
-            ),
-            "{bodies:?}"
-        );
     }
 
     #[test]

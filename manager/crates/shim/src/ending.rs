@@ -16,6 +16,7 @@ use crate::{exit, note, runtime, time};
 impl Shim {
     /// Everything that follows from the state and the clock rather than from an event.
     pub(crate) fn advance(&mut self, now: Instant) {
+        self.clients.iter_mut().for_each(|c| c.tell_gap(&self.log));
         self.drop_clients(now);
         self.give_up_calls(now);
         self.finish_execs(now);
@@ -39,11 +40,11 @@ impl Shim {
         }
     }
 
-    /// Whether a process has ended and its output is in, or the limit has passed. A client that is behind and may hold the output up stops the
-    /// limit: what waits for it in the pipe is not lost.
+    /// Whether a process has ended and its output is in, or the limit has passed. An exec's client that is behind stops the limit: what waits for it
+    /// in the pipe is not lost.
     fn is_drained(&self, key: u32, now: Instant) -> bool {
         self.processes.iter().find(|p| p.key == key).is_some_and(|p| {
-            let passed = |since: Instant| now - since >= DRAIN_LIMIT && !self.is_held_up(key, now);
+            let passed = |since: Instant| now - since >= DRAIN_LIMIT && !self.is_held_up(key);
             p.ended
                 .as_ref()
                 .is_some_and(|e| p.is_drained() || passed(e.since))
@@ -107,6 +108,13 @@ impl Shim {
             .filter_map(|c| c.role)
             .collect();
         self.clients.retain(|c| !c.is_over(now));
+        if !self
+            .clients
+            .iter()
+            .any(|c| c.role.is_some_and(|role| role.process == INIT))
+        {
+            self.log.forget_replaced();
+        }
         for role in over.iter().filter(|r| r.stdin) {
             let once = role.process != INIT || self.launch.stdin_once;
             if let Some(process) = self.process(role.process).filter(|_| once) {
@@ -143,10 +151,11 @@ impl Shim {
         if let Err(error) = self.log.finish(time::now_nanos()) {
             note(&format!("the log cannot be synced: {error}"));
         }
-        let dropped = self.log.dropped();
+        let position = self.log.position();
         if let Some(init) = self.processes.iter_mut().find(|p| p.key == INIT) {
             init.close_streams();
-            if let (Some(ended), Some(identity)) = (&init.ended, &init.identity) {
+            if let (Some(ended), Some(identity)) = (&mut init.ended, &init.identity) {
+                ended.position = Some(position);
                 let started = (self.started_nanos > 0).then(|| time::rfc3339(self.started_nanos));
                 let record = serde_json::json!({
                     "version": 1,
@@ -157,7 +166,8 @@ impl Shim {
                     "oom_killed": ended.oom_killed,
                     "started": started,
                     "finished": time::rfc3339(ended.at_nanos),
-                    "log_lines_dropped": dropped,
+                    "log_lines_dropped": position.lines_dropped,
+                    "log_end": position.log_offset,
                 });
                 if let Err(error) = exit::write_record(&self.launch.exit_path, &record) {
                     note(&error);
@@ -212,7 +222,8 @@ impl Shim {
             if let Some(role) = client.role.filter(|r| r.process == key) {
                 client.send(role.request, reply::Body::Exit(exit_message(ended)));
                 client.flush();
-                // An exec's client may take its time while the container lives: its output is nowhere else.
+                // An exec's client may take its time while the container lives: its output is nowhere else. What others do not read in time they
+                // find in the log and in the record of the exit.
                 let patience = (key == INIT).then_some(CLOSING);
                 client.close(now, patience);
             }
@@ -221,7 +232,7 @@ impl Shim {
 }
 
 /// How long a client of the container's streams may read nothing of its last frames.
-const CLOSING: Duration = Duration::from_secs(2);
+const CLOSING: Duration = Duration::from_millis(500);
 
 /// An end as it goes over the wire.
 pub(crate) fn exit_message(ended: &Ended) -> Exit {
@@ -230,5 +241,6 @@ pub(crate) fn exit_message(ended: &Ended) -> Exit {
         signal: ended.signal,
         oom_killed: ended.oom_killed,
         finished_unix_nanos: ended.at_nanos,
+        position: ended.position,
     }
 }

@@ -1,7 +1,7 @@
 //! What outlives the shim: the exit record, and while it lives, the note that says which process it holds.
 //!
 //! ```text
-//!   <exit_path>          {"version":1,"id":…,"pid":…,"code":137,"signal":9,"oom_killed":true,"started":…,"finished":…,"log_lines_dropped":0}
+//!   <exit_path>          {"version":1,"id":…,"pid":…,"code":137,"signal":9,"oom_killed":true,"started":…,"finished":…,"log_lines_dropped":0,"log_end":…}
 //!   <run>/shim.json      {"version":1,"pid":…,"start_ticks":…,"boot_id":…,"shim_pid":…}
 //! ```
 

@@ -1,21 +1,25 @@
-//! The container's log: docker's json-file format, one JSON object per line.
+//! The container's log: docker's json-file format, one JSON object per line ([`entry`](crate::entry)).
 //!
 //! ```text
 //!   bytes of a stream ──▶ Splitter (one per stream) ──▶ entries ──▶ one write(2) per batch ──▶ file
-//!
-//!   {"log":"hello\n","stream":"stdout","time":"2026-11-20T23:17:00.123456789Z"}
+//!                                                          └─ bytes that JSON cannot hold ──▶ file.replaced, while somebody is attached
 //! ```
 //!
 //! - An entry is a line with its newline, or 16 KiB of a longer line without one; a line is held back until it ends, is that long, or the
-//!   stream ends. Bytes that are not UTF-8 become U+FFFD, as in docker's.
+//!   stream ends. Docker cuts at 16 KiB even within a character, which then is lost; here the character goes to the next part.
 //! - Lossless: what was read is written before more is read. Only a disk that refuses (full, quota, I/O error) loses entries: they are counted,
 //!   the file is cut back to its last whole entry, and when writing works again, an entry says how many are missing.
+//! - A [`Position`] is a moment of the output. From the file alone, everything between two of them can be read again, byte for byte: clients that
+//!   are behind get it so. A byte of the file of replaced bytes is written before the entry that needs it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use croze_proto::shim::Position;
+
+use crate::entry::{Speaker, encode};
 use crate::error::ShimError;
 use crate::time;
 
@@ -32,7 +36,8 @@ pub(crate) enum StreamKind {
 }
 
 impl StreamKind {
-    fn name(self) -> &'static str {
+    /// Its name in the log.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
@@ -99,17 +104,64 @@ fn char_boundary(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
+/// Encoded entries that are to be written at once.
+#[derive(Debug, Default)]
+struct Batch {
+    lines: Vec<u8>,
+    replaced: Vec<u8>,
+    /// Behind each entry: the lengths of `lines` and of `replaced`.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Batch {
+    fn add(&mut self, text: &[u8], stream: StreamKind, time: &str) {
+        encode(
+            &mut self.lines,
+            &mut self.replaced,
+            text,
+            Speaker::Container(stream),
+            time,
+        );
+        self.ends.push((self.lines.len(), self.replaced.len()));
+    }
+
+    fn clear(&mut self) {
+        self.lines.clear();
+        self.replaced.clear();
+        self.ends.clear();
+    }
+}
+
+/// A file that only grows, and how much of it is good.
+#[derive(Debug)]
+struct Grown {
+    file: File,
+    good_len: u64,
+}
+
+impl Grown {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.good_len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Takes back what a failed write left. Cutting needs no space; if even this fails, readers skip the one damaged line.
+    fn cut_back(&self) {
+        let _uncut = self.file.set_len(self.good_len);
+    }
+}
+
 /// The log file of one container.
 #[derive(Debug)]
 pub(crate) struct Log {
-    file: File,
-    /// Length up to the end of the last whole entry.
-    good_len: u64,
+    path: PathBuf,
+    lines: Grown,
+    /// Only while somebody is attached.
+    replaced: Option<Grown>,
     stdout: Splitter,
     stderr: Splitter,
-    /// Encoded entries of the present batch, and their number.
-    batch: Vec<u8>,
-    batch_entries: u64,
+    batch: Batch,
     /// Entries lost in all, and those not yet told about in the log.
     dropped: u64,
     untold: u64,
@@ -132,50 +184,86 @@ impl Log {
             file.set_len(good_len).map_err(ShimError::file("cut log", path))?;
         }
         Ok(Self {
-            file,
-            good_len,
+            path: path.into(),
+            lines: Grown { file, good_len },
+            replaced: None,
             stdout: Splitter::default(),
             stderr: Splitter::default(),
-            batch: Vec::new(),
-            batch_entries: 0,
+            batch: Batch::default(),
             dropped: 0,
             untold: 0,
             reason: None,
         })
     }
 
+    fn replaced_path(&self) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(".replaced");
+        path.into()
+    }
+
+    /// From now on the bytes that the log cannot hold are kept beside it.
+    pub(crate) fn keep_replaced(&mut self) -> Result<(), ShimError> {
+        if self.replaced.is_some() {
+            return Ok(());
+        }
+        let path = self.replaced_path();
+        // One of an earlier shim that was killed may still be read by somebody: it is not truncated.
+        let _may_not_exist = fs::remove_file(&path);
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(ShimError::file("create", &path))?;
+        self.replaced = Some(Grown { file, good_len: 0 });
+        Ok(())
+    }
+
+    /// Nobody needs them any more; who has the file open may read on.
+    pub(crate) fn forget_replaced(&mut self) {
+        if self.replaced.take().is_some() {
+            let _gone = fs::remove_file(self.replaced_path());
+        }
+    }
+
+    /// Where the output stands.
+    pub(crate) fn position(&self) -> Position {
+        let held = |splitter: &Splitter| u32::try_from(splitter.held.len()).unwrap_or(u32::MAX);
+        Position {
+            log_offset: self.lines.good_len,
+            replaced_offset: self.replaced.as_ref().map_or(0, |r| r.good_len),
+            stdout_held: held(&self.stdout),
+            stderr_held: held(&self.stderr),
+            lines_dropped: self.dropped,
+        }
+    }
+
+    /// What is in no entry yet, of standard output and of standard error.
+    pub(crate) fn held(&self) -> (&[u8], &[u8]) {
+        (&self.stdout.held, &self.stderr.held)
+    }
+
     /// Takes bytes of a stream; their complete entries are in the file when this returns.
     pub(crate) fn push(&mut self, stream: StreamKind, bytes: &[u8], now_nanos: i64) {
         let time = time::rfc3339(now_nanos);
-        let (batch, entries) = (&mut self.batch, &mut self.batch_entries);
         let splitter = match stream {
             StreamKind::Stdout => &mut self.stdout,
             StreamKind::Stderr => &mut self.stderr,
         };
-        splitter.push(bytes, |text| {
-            encode(batch, text, stream, &time);
-            *entries += 1;
-        });
+        splitter.push(bytes, |text| self.batch.add(text, stream, &time));
         self.write_batch(now_nanos);
     }
 
     /// Writes what is held back and makes the log durable.
     pub(crate) fn finish(&mut self, now_nanos: i64) -> io::Result<()> {
         let time = time::rfc3339(now_nanos);
-        for stream in [StreamKind::Stdout, StreamKind::Stderr] {
-            let (batch, entries) = (&mut self.batch, &mut self.batch_entries);
-            let splitter = match stream {
-                StreamKind::Stdout => &mut self.stdout,
-                StreamKind::Stderr => &mut self.stderr,
-            };
-            splitter.finish(|text| {
-                encode(batch, text, stream, &time);
-                *entries += 1;
-            });
-        }
+        let (stdout, stderr) = (StreamKind::Stdout, StreamKind::Stderr);
+        self.stdout.finish(|text| self.batch.add(text, stdout, &time));
+        self.stderr.finish(|text| self.batch.add(text, stderr, &time));
         self.write_batch(now_nanos);
         self.tell_drops(now_nanos);
-        self.file.sync_data()
+        self.lines.file.sync_data()
     }
 
     /// Entries that could not be written so far.
@@ -184,20 +272,29 @@ impl Log {
     }
 
     fn write_batch(&mut self, now_nanos: i64) {
-        if self.batch_entries == 0 {
+        if self.batch.ends.is_empty() {
             return;
         }
         if self.tell_drops(now_nanos) {
-            match self.file.write_all(&self.batch) {
-                Ok(()) => self.good_len += self.batch.len() as u64,
-                Err(error) => self.drop_entries(error),
+            let replaced_len = self.replaced.as_ref().map_or(0, |r| r.good_len);
+            if let Err(error) = self.write_entries() {
+                self.drop_entries(error, replaced_len);
             }
         } else {
-            self.dropped += self.batch_entries;
-            self.untold += self.batch_entries;
+            self.dropped += self.batch.ends.len() as u64;
+            self.untold += self.batch.ends.len() as u64;
         }
         self.batch.clear();
-        self.batch_entries = 0;
+    }
+
+    fn write_entries(&mut self) -> io::Result<()> {
+        if let Some(replaced) = &mut self.replaced
+            && !self.batch.replaced.is_empty()
+        {
+            // First, so that who sees an entry finds its bytes.
+            replaced.append(&self.batch.replaced)?;
+        }
+        self.lines.append(&self.batch.lines)
     }
 
     /// Says how many entries are missing, if any; false if even that cannot be written.
@@ -210,42 +307,38 @@ impl Log {
         let mut line = Vec::new();
         encode(
             &mut line,
+            &mut Vec::new(),
             text.as_bytes(),
-            StreamKind::Stderr,
+            Speaker::Shim,
             &time::rfc3339(now_nanos),
         );
-        if self.file.write_all(&line).is_err() {
-            self.cut_back();
+        if self.lines.append(&line).is_err() {
+            self.lines.cut_back();
             return false;
         }
-        self.good_len += line.len() as u64;
         self.untold = 0;
         self.reason = None;
         true
     }
 
-    /// Part of the batch may be in the file: its whole entries stay, the rest is cut off and counted.
-    fn drop_entries(&mut self, error: io::Error) {
-        let length = self.file.metadata().map_or(self.good_len, |m| m.len());
-        let written = usize::try_from(length.saturating_sub(self.good_len))
-            .unwrap_or(0)
-            .min(self.batch.len());
-        let whole = self.batch[..written]
-            .iter()
-            .rposition(|b| *b == b'\n')
-            .map_or(0, |i| i + 1);
-        let kept = self.batch[..whole].iter().filter(|b| **b == b'\n').count() as u64;
-        self.good_len += whole as u64;
-        self.cut_back();
-        let lost = self.batch_entries.saturating_sub(kept);
+    /// Part of the batch may be in the file: its whole entries stay with their replaced bytes, which began at `replaced_len`; the rest is cut off and
+    /// counted.
+    fn drop_entries(&mut self, error: io::Error, replaced_len: u64) {
+        let good_len = self.lines.good_len;
+        let length = self.lines.file.metadata().map_or(good_len, |m| m.len());
+        let written = usize::try_from(length.saturating_sub(good_len)).unwrap_or(usize::MAX);
+        let kept = self.batch.ends.iter().take_while(|(end, _)| *end <= written);
+        let (kept, (lines, bytes)) = kept.fold((0, (0, 0)), |(n, _), end| (n + 1, *end));
+        self.lines.good_len += lines as u64;
+        self.lines.cut_back();
+        if let Some(replaced) = &mut self.replaced {
+            replaced.good_len = replaced_len + bytes as u64;
+            replaced.cut_back();
+        }
+        let lost = self.batch.ends.len() as u64 - kept;
         self.dropped += lost;
         self.untold += lost;
         self.reason = Some(error);
-    }
-
-    fn cut_back(&self) {
-        // Cutting needs no space; if even this fails, readers skip the one damaged line.
-        let _uncut = self.file.set_len(self.good_len);
     }
 }
 
@@ -269,47 +362,6 @@ fn whole_length(file: &File) -> io::Result<u64> {
         end = start;
     }
     Ok(0)
-}
-
-/// Appends one entry as a line of JSON.
-fn encode(out: &mut Vec<u8>, text: &[u8], stream: StreamKind, time: &str) {
-    out.extend_from_slice(b"{\"log\":\"");
-    for chunk in text.utf8_chunks() {
-        escape(out, chunk.valid().as_bytes());
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice("\u{fffd}".as_bytes());
-        }
-    }
-    out.extend_from_slice(b"\",\"stream\":\"");
-    out.extend_from_slice(stream.name().as_bytes());
-    out.extend_from_slice(b"\",\"time\":\"");
-    out.extend_from_slice(time.as_bytes());
-    out.extend_from_slice(b"\"}\n");
-}
-
-fn escape(out: &mut Vec<u8>, text: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut plain = 0;
-    for (i, byte) in text.iter().enumerate() {
-        let short = match byte {
-            b'"' | b'\\' => *byte,
-            b'\n' => b'n',
-            b'\r' => b'r',
-            b'\t' => b't',
-            0..=0x1f => 0,
-            _ => continue,
-        };
-        out.extend_from_slice(&text[plain..i]);
-        plain = i + 1;
-        if short == 0 {
-            out.extend_from_slice(b"\\u00");
-            out.push(HEX[usize::from(byte >> 4)]);
-            out.push(HEX[usize::from(byte & 15)]);
-        } else {
-            out.extend_from_slice(&[b'\\', short]);
-        }
-    }
-    out.extend_from_slice(&text[plain..]);
 }
 
 #[cfg(test)]

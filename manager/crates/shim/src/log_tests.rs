@@ -3,7 +3,7 @@
 use super::*;
 
 fn read_back(path: &Path) -> Vec<(String, String)> {
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = fs::read_to_string(path).unwrap();
     text.lines()
         .map(|line| {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -94,13 +94,13 @@ fn a_disk_that_refuses_loses_counts_and_says_so() {
     let mut log = Log::open(&path).unwrap();
     log.push(StreamKind::Stdout, b"kept\n", 0);
     let good = std::mem::replace(
-        &mut log.file,
+        &mut log.lines.file,
         OpenOptions::new().append(true).open("/dev/full").unwrap(),
     );
     log.push(StreamKind::Stdout, b"lost 1\nlost 2\n", 0);
     log.push(StreamKind::Stdout, b"lost 3\n", 0);
     assert_eq!(log.dropped(), 3);
-    log.file = good;
+    log.lines.file = good;
     log.push(StreamKind::Stdout, b"kept again\n", 0);
     log.finish(0).unwrap();
     let texts: Vec<String> = read_back(&path).into_iter().map(|(t, _)| t).collect();
@@ -111,4 +111,60 @@ fn a_disk_that_refuses_loses_counts_and_says_so() {
         "{}",
         texts[1]
     );
+}
+
+#[test]
+fn a_position_counts_what_the_file_has_and_what_it_cannot_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let beside = dir.path().join("log.replaced");
+    let mut log = Log::open(&path).unwrap();
+    log.push(StreamKind::Stdout, b"nobody listens \xff\n", 0);
+    assert!(!beside.exists());
+    log.keep_replaced().unwrap();
+    log.push(StreamKind::Stdout, b"a\xf0\n b\xf1", 0);
+    log.push(StreamKind::Stderr, b"held", 0);
+    let length = fs::metadata(&path).unwrap().len();
+    let expected = Position {
+        log_offset: length,
+        replaced_offset: 1,
+        stdout_held: 3,
+        stderr_held: 4,
+        lines_dropped: 0,
+    };
+    assert_eq!(log.position(), expected);
+    assert_eq!(log.held(), (&b" b\xf1"[..], &b"held"[..]));
+    log.finish(0).unwrap();
+    assert_eq!(fs::read(&beside).unwrap(), b"\xf0\xf1");
+    let end = log.position();
+    assert_eq!((end.replaced_offset, end.stdout_held, end.stderr_held), (2, 0, 0));
+    log.forget_replaced();
+    assert!(!beside.exists());
+}
+
+#[test]
+fn what_a_full_disk_took_of_a_batch_keeps_its_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut log = Log::open(&path).unwrap();
+    log.keep_replaced().unwrap();
+    log.batch.add(b"\xf0\n", StreamKind::Stdout, "T");
+    let first = log.batch.lines.len();
+    log.batch.add(b"\xf1\n", StreamKind::Stdout, "T");
+    // The disk took the first entry and half of the second.
+    log.replaced.as_mut().unwrap().append(b"\xf0\xf1").unwrap();
+    let lines = log.batch.lines[..first + 10].to_vec();
+    log.lines.file.write_all(&lines).unwrap();
+    log.drop_entries(io::Error::other("full"), 0);
+    let position = log.position();
+    assert_eq!(
+        (
+            position.log_offset,
+            position.replaced_offset,
+            position.lines_dropped
+        ),
+        (first as u64, 1, 1)
+    );
+    assert_eq!(fs::metadata(&path).unwrap().len(), first as u64);
+    assert_eq!(fs::read(dir.path().join("log.replaced")).unwrap(), b"\xf0");
 }

@@ -10,7 +10,8 @@
 //!
 //! One thread, one poll loop ([`shim`]); everything in it is non-blocking but the log's file. Invariants:
 //!
-//! - The container's life and output never depend on crozed: no reply of a client is ever waited for.
+//! - The container's life and output never depend on crozed: no client is ever waited for. What one has no room for it does not get, and is told
+//!   where in the log to find it.
 //! - What the container wrote is in the log before more is read; only a disk that refuses loses lines, and they are counted.
 //! - While a runtime call is in flight no unknown child is reaped: a process may end before its pid is known, and its status must be there when it is.
 //! - A process is signalled through its pidfd only.
@@ -23,6 +24,7 @@ mod cgroup;
 mod children;
 mod client;
 mod ending;
+mod entry;
 mod error;
 mod exit;
 mod log;

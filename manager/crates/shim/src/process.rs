@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Instant;
 
+use croze_proto::shim::Position;
 use nix::unistd::Pid;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -107,6 +108,8 @@ pub(crate) struct Ended {
     pub(crate) since: Instant,
     /// The kernel killed a process of the container.
     pub(crate) oom_killed: bool,
+    /// Of the first process: where its output ends in the log, once all of it is there.
+    pub(crate) position: Option<Position>,
 }
 
 /// A process.

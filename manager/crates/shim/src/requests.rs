@@ -169,6 +169,11 @@ impl Shim {
             .process(INIT)
             .and_then(|p| p.identity.as_ref())
             .map_or(0, |i| i.pid.as_raw());
+        if let Err(error) = self.log.keep_replaced() {
+            // Where the client falls behind it gets replacements.
+            note(&error);
+        }
+        let position = Some(self.log.position());
         if self.take_role(
             client,
             Role {
@@ -182,6 +187,7 @@ impl Shim {
                 id,
                 reply::Body::Ready(Ready {
                     pid: pid.cast_unsigned(),
+                    position,
                 }),
             );
         } else {

@@ -138,6 +138,7 @@ impl Shim {
         for file in ["shim.sock", "shim.json", "console.sock", "init.pid"] {
             let _may_not_exist = fs::remove_file(file);
         }
+        self.log.forget_replaced();
         self.cgroup.leave();
         if let Some(oom) = &self.oom {
             oom.remove_empty_parents();
@@ -182,7 +183,7 @@ impl Shim {
     fn accept(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
             if stream.set_nonblocking(true).is_ok() {
-                // The kernel's buffer is the second half of a client's ring.
+                // The kernel's buffer comes on top of a client's ring.
                 let _default_size =
                     nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::SndBuf, &(1 << 20));
                 self.clients.push(Client::new(self.next_client, stream));
@@ -208,27 +209,37 @@ impl Shim {
         let mut buffer = std::mem::take(&mut self.buffer);
         let length = self.process(key).and_then(|p| p.read(stream, &mut buffer));
         if let Some(n) = length {
-            let bytes = &buffer[..n];
-            if key == INIT {
-                self.log.push(stream, bytes, time::now_nanos());
-            }
-            let wire = match stream {
-                StreamKind::Stdout => Stream::Stdout,
-                StreamKind::Stderr => Stream::Stderr,
-            };
-            for client in &mut self.clients {
-                if let Some(role) = client.role.filter(|r| r.process == key && !client.cut_off) {
-                    let output = Output {
-                        stream: wire.into(),
-                        data: bytes.to_vec(),
-                    };
-                    client.send(role.request, reply::Body::Output(output));
-                    client.flush();
-                }
-            }
+            self.pass_on(key, stream, &buffer[..n]);
         }
         self.buffer = buffer;
         length.unwrap_or(0)
+    }
+
+    fn pass_on(&mut self, key: u32, stream: StreamKind, bytes: &[u8]) {
+        if key == INIT {
+            self.log.push(stream, bytes, time::now_nanos());
+        }
+        let position = (key == INIT).then(|| self.log.position());
+        let wire = match stream {
+            StreamKind::Stdout => Stream::Stdout,
+            StreamKind::Stderr => Stream::Stderr,
+        };
+        for client in &mut self.clients {
+            let Some(role) = client.role.filter(|role| role.process == key) else {
+                continue;
+            };
+            if key == INIT && (client.gap || client.is_full()) {
+                client.gap = true;
+                continue;
+            }
+            let output = Output {
+                stream: wire.into(),
+                data: bytes.to_vec(),
+                position,
+            };
+            client.send(role.request, reply::Body::Output(output));
+            client.flush();
+        }
     }
 
     pub(crate) fn reply(&mut self, client: u64, request: u64, body: reply::Body) {

@@ -24,7 +24,7 @@ pub(crate) enum Token {
 impl Shim {
     /// Waits for events or the next deadline; `now` is when [`Shim::advance`] looked at the clock.
     pub(crate) fn wait(&mut self, now: Instant) -> Vec<(Token, PollFlags)> {
-        let held_up = self.held_up(now);
+        let held_up = self.held_up();
         let mut tokens = vec![Token::Signal, Token::Listener];
         let mut fds = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
@@ -72,37 +72,20 @@ impl Shim {
             .collect()
     }
 
-    /// The processes whose output must not be read now, because a client of theirs is behind.
-    fn held_up(&mut self, now: Instant) -> Vec<u32> {
-        let mut held_up = Vec::new();
-        for client in &mut self.clients {
-            let Some(role) = client.role else { continue };
-            // An exec's output belongs to its client alone and is not logged: it waits as long as that client lives.
-            let waits = if role.process == INIT {
-                client.holds_up(now)
-            } else {
-                client.is_full()
-            };
-            if waits {
-                held_up.push(role.process);
-            } else if role.process == INIT && client.is_full() {
-                client.let_go(role.request);
-            }
-        }
-        held_up
+    /// The execs whose output must not be read now, because their client is behind.
+    fn held_up(&self) -> Vec<u32> {
+        let execs = self
+            .clients
+            .iter()
+            .filter_map(|c| c.role)
+            .map(|role| role.process);
+        execs.filter(|key| self.is_held_up(*key)).collect()
     }
 
-    /// Whether a client that is behind may hold up a process's output now.
-    pub(crate) fn is_held_up(&self, key: u32, now: Instant) -> bool {
+    /// Whether a process's output waits for its client: an exec's belongs to its client alone and is not logged, so it waits as long as that lives.
+    pub(crate) fn is_held_up(&self, key: u32) -> bool {
         let of_it = |c: &&Client| c.role.is_some_and(|role| role.process == key);
-        let mut clients = self.clients.iter().filter(of_it);
-        clients.any(|c| {
-            if key == INIT {
-                c.may_hold_up(now)
-            } else {
-                c.is_full()
-            }
-        })
+        key != INIT && self.clients.iter().filter(of_it).any(Client::is_full)
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
