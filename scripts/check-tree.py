@@ -36,9 +36,10 @@ ALLOWED = {
     "croze-containers": {
         "croze-model", "croze-store", "croze-snapshots", "croze-proto", "croze-sys", "croze-cgroups",
     },
+    "croze-networks": {"croze-model", "croze-store", "croze-sys"},
     "croze-engine": {
         "croze-model", "croze-store", "croze-content", "croze-registry", "croze-layers", "croze-snapshots",
-        "croze-images", "croze-containers", "croze-sys", "croze-cgroups",
+        "croze-images", "croze-containers", "croze-networks", "croze-sys", "croze-cgroups",
     },
     # A door knows the engine and the wire, and nothing below the engine but the words of the model.
     "croze-door-grpc": {"croze-engine", "croze-proto", "croze-model"},
@@ -50,8 +51,8 @@ ALLOWED = {
     # The daemon's package wires the doors to the engine; it never links the runtime.
     "crozed": {
         "croze-engine", "croze-door-grpc", "croze-model", "croze-proto", "croze-store", "croze-content",
-        "croze-registry", "croze-layers", "croze-snapshots", "croze-images", "croze-containers", "croze-sys",
-        "croze-cgroups",
+        "croze-registry", "croze-layers", "croze-snapshots", "croze-images", "croze-containers", "croze-networks",
+        "croze-sys", "croze-cgroups",
     },
     "croze-probe": set(),
     "croze-integration-tests": set(),

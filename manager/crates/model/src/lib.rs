@@ -16,10 +16,12 @@ mod digest;
 mod error;
 mod id;
 mod platform;
+mod port;
 mod reference;
 
 pub use digest::{Digest, DigestError, DigestWriter};
 pub use error::{Error, ErrorKind, Result, Stage};
 pub use id::{ContainerId, ContainerName, IdError};
 pub use platform::{Platform, PlatformError};
+pub use port::{ExposedPorts, PortError, PortRange, Protocol, Publish};
 pub use reference::{Reference, ReferenceError};

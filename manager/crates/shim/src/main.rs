@@ -17,7 +17,8 @@
 //! - A process is signalled through its pidfd only.
 //! - When the shim is gone, either the exit record is durable or the shim was killed; then crozed recovers from `shim.json`.
 //!
-//! What it does not do: restart policies, log rotation, anything with images or networks.
+//! What it does not do: restart policies, log rotation, anything with images. Called with the word `port-proxy` the program is something else: the
+//! process that holds a container's published ports (see [`proxy`]).
 #![forbid(unsafe_code)]
 
 mod cgroup;
@@ -29,6 +30,7 @@ mod error;
 mod exit;
 mod log;
 mod process;
+mod proxy;
 mod requests;
 mod runtime;
 mod shim;
@@ -47,6 +49,9 @@ use crate::error::ShimError;
 const LAUNCH_VERSION: u32 = 1;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(proxy::VERB) {
+        return exit_code(proxy::main(std::env::args().skip(2)));
+    }
     if std::env::args().nth(1).as_deref() == Some("--version") {
         let line = format!("croze-shim version {}\n", env!("CARGO_PKG_VERSION"));
         return exit_code(std::io::stdout().write_all(line.as_bytes()).is_ok());

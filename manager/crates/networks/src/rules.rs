@@ -1,0 +1,520 @@
+//! What the packet filter shall do for a bridge network: a table of its own for each of IPv4 and IPv6. Pure but for [`Filter`].
+//!
+//! ```text
+//!   table ip croze0 {
+//!     map published    { protocol . address . port : container's address . port }    ports published on one address of the host
+//!     map published-any{ protocol . port           : container's address . port }    ports published on all of them
+//!
+//!     chain guard        prerouting, raw:    not from the bridge or the host itself, yet with a source in the subnet → drop
+//!     chain prerouting   nat, dstnat:        to an address of the host → published
+//!     chain output       nat, dstnat:        to an address of the host but 127.0.0.0/8 (::1) → published
+//!     chain published    destination changed as the maps say
+//!     chain forward      filter:             to the bridge: answers, the bridge's own, and what was published; else drop
+//!                                            from the bridge: accept
+//!     chain postrouting  nat, srcnat:        from the subnet to elsewhere: masquerade
+//!                                            from the subnet back to it by way of a published port: masquerade, so that the answer
+//!                                            takes the same way back
+//!   }
+//! ```
+//!
+//! The table is named like the bridge. A published port is an element of a map: a hundred ports are one message, and as fast as one. What
+//! goes to the host's loopback addresses never passes here: the sockets of the port proxy take that.
+//!
+//! Invariant: every change is one transaction; a packet sees the old rules or the new ones. An accept here cannot undo a drop in a table of
+//! somebody else (see [`crate::foreign`]).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use croze_model::Protocol;
+
+use crate::address::Subnet;
+use crate::error::NetworkError;
+use crate::netlink::filter::{self, ACCEPT, DROP, FIRST, Hook, Step, Table, TableFamily};
+use crate::netlink::{Family, Message, Socket};
+
+type Result<T, E = NetworkError> = std::result::Result<T, E>;
+
+/// So many elements fit into one message: attributes are 64 KiB at most.
+const ELEMENTS_PER_MESSAGE: usize = 512;
+
+const PUBLISHED: &str = "published";
+const PUBLISHED_ANY: &str = "published-any";
+
+/// nft's numbers of types; a concatenation has them one after the other, six bits each.
+const TYPE_IPV4: u32 = 7;
+const TYPE_IPV6: u32 = 8;
+const TYPE_PROTOCOL: u32 = 12;
+const TYPE_PORT: u32 = 13;
+/// Keys of `meta` and `ct`.
+const IIFNAME: u32 = 6;
+const OIFNAME: u32 = 7;
+const L4PROTO: u32 = 16;
+const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+/// Established or related; a connection whose destination was changed; an address of the host.
+const ANSWERS: u32 = 6;
+const REDIRECTED: u32 = 32;
+const LOCAL: u32 = 2;
+
+/// A port that leads to a container, for one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mapping {
+    /// tcp or udp.
+    pub(crate) protocol: Protocol,
+    /// The host's address; `None`: all of them.
+    pub(crate) host: Option<IpAddr>,
+    /// The host's port.
+    pub(crate) port: u16,
+    /// The container's address, of the table's family.
+    pub(crate) target: IpAddr,
+    /// The container's port.
+    pub(crate) target_port: u16,
+}
+
+impl Mapping {
+    fn map(&self) -> &'static str {
+        if self.host.is_some() {
+            PUBLISHED
+        } else {
+            PUBLISHED_ANY
+        }
+    }
+
+    /// Key and value as the map has them: each part begins at a multiple of four bytes.
+    fn element(&self) -> filter::Element {
+        let mut key = vec![self.protocol.number(), 0, 0, 0];
+        key.extend(self.host.map(octets).unwrap_or_default());
+        key.extend(self.port.to_be_bytes());
+        key.extend([0; 2]);
+        let mut data = octets(self.target);
+        data.extend(self.target_port.to_be_bytes());
+        data.extend([0; 2]);
+        (key, data)
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// What one table is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ruleset {
+    /// The bridge's name, and the table's.
+    pub(crate) bridge: String,
+    /// The containers' addresses.
+    pub(crate) subnet: Subnet,
+}
+
+impl Ruleset {
+    fn table(&self) -> Table<'_> {
+        Table {
+            family: self.family(),
+            name: &self.bridge,
+        }
+    }
+
+    fn family(&self) -> TableFamily {
+        if self.subnet.address().is_ipv4() {
+            TableFamily::V4
+        } else {
+            TableFamily::V6
+        }
+    }
+
+    /// Replaces the table, whether it exists or not.
+    fn replace(&self, mappings: &BTreeSet<Mapping>) -> Vec<Message> {
+        let table = self.table();
+        // Only what exists can be removed: so it is made first.
+        let mut messages = vec![table.add(), table.remove(), table.add()];
+        let address = match self.family() {
+            TableFamily::V4 => (TYPE_IPV4, 4),
+            TableFamily::V6 => (TYPE_IPV6, 16),
+        };
+        let data = ((address.0 << 6) | TYPE_PORT, address.1 + 4);
+        let specific = (
+            (TYPE_PROTOCOL << 12) | (address.0 << 6) | TYPE_PORT,
+            4 + address.1 + 4,
+        );
+        messages.push(table.add_map(PUBLISHED, 1, specific, data));
+        messages.push(table.add_map(PUBLISHED_ANY, 2, ((TYPE_PROTOCOL << 6) | TYPE_PORT, 8), data));
+        for (name, hook) in chains() {
+            messages.push(table.add_chain(name, hook));
+        }
+        for (chain, steps, comment) in self.rules() {
+            messages.push(table.add_rule(chain, &steps, comment));
+        }
+        messages.extend(self.elements(mappings, Change::Add));
+        messages
+    }
+
+    fn elements(&self, mappings: &BTreeSet<Mapping>, change: Change) -> Vec<Message> {
+        let table = self.table();
+        let mut messages = Vec::new();
+        for map in [PUBLISHED, PUBLISHED_ANY] {
+            let elements: Vec<_> = mappings
+                .iter()
+                .filter(|mapping| mapping.map() == map)
+                .map(Mapping::element)
+                .collect();
+            for some in elements.chunks(ELEMENTS_PER_MESSAGE) {
+                messages.push(match change {
+                    Change::Add => table.add_elements(map, some),
+                    Change::Remove => table.remove_elements(map, some),
+                });
+            }
+        }
+        messages
+    }
+
+    fn rules(&self) -> Vec<(&'static str, Vec<Step>, &'static str)> {
+        let from_bridge = || vec![Step::Meta(IIFNAME, FIRST), Step::Is(interface(&self.bridge))];
+        let to_bridge = || vec![Step::Meta(OIFNAME, FIRST), Step::Is(interface(&self.bridge))];
+        let from_elsewhere = |name: &str| vec![Step::Meta(IIFNAME, FIRST), Step::IsNot(interface(name))];
+        let to_elsewhere = vec![Step::Meta(OIFNAME, FIRST), Step::IsNot(interface(&self.bridge))];
+        let to_host = vec![Step::DestinationType, Step::Is(LOCAL.to_ne_bytes().to_vec())];
+        let has = |key: u32, bits: u32| {
+            vec![
+                Step::Connection(key),
+                Step::Mask(bits.to_ne_bytes().to_vec()),
+                Step::IsNot(vec![0; 4]),
+            ]
+        };
+        let accept = vec![Step::Verdict(ACCEPT)];
+        let drop = vec![Step::Verdict(DROP)];
+        let redirect = vec![Step::Jump(PUBLISHED)];
+        let rule = |parts: &[&[Step]]| parts.concat();
+        let (source, not_loopback) = (self.has_source_in_subnet(), self.not_to_loopback());
+        vec![
+            (
+                "guard",
+                rule(&[
+                    &from_elsewhere(&self.bridge),
+                    &from_elsewhere("lo"),
+                    &source,
+                    &drop,
+                ]),
+                "only containers have their addresses",
+            ),
+            ("prerouting", rule(&[&to_host, &redirect]), "published ports"),
+            (
+                "output",
+                rule(&[&not_loopback, &to_host, &redirect]),
+                "published ports, from the host itself",
+            ),
+            (PUBLISHED, self.look_up(PUBLISHED), "on one address"),
+            (PUBLISHED, self.look_up(PUBLISHED_ANY), "on all addresses"),
+            (
+                "forward",
+                rule(&[&to_bridge(), &has(CT_STATE, ANSWERS), &accept]),
+                "answers",
+            ),
+            ("forward", rule(&[&from_bridge(), &accept]), "from containers"),
+            (
+                "forward",
+                rule(&[&to_bridge(), &has(CT_STATUS, REDIRECTED), &accept]),
+                "to published ports",
+            ),
+            (
+                "forward",
+                rule(&[&to_bridge(), &drop]),
+                "nothing else reaches a container",
+            ),
+            (
+                "postrouting",
+                rule(&[&source, &to_elsewhere, &[Step::Masquerade]]),
+                "containers to elsewhere",
+            ),
+            (
+                "postrouting",
+                rule(&[
+                    &source,
+                    &to_bridge(),
+                    &has(CT_STATUS, REDIRECTED),
+                    &[Step::Masquerade],
+                ]),
+                "containers to published ports",
+            ),
+        ]
+    }
+
+    /// Source address within the subnet.
+    fn has_source_in_subnet(&self) -> Vec<Step> {
+        let (offset, length) = match self.family() {
+            TableFamily::V4 => (12, 4),
+            TableFamily::V6 => (8, 16),
+        };
+        vec![
+            Step::Payload(1, offset, length, FIRST),
+            Step::Mask(mask(self.subnet.prefix(), length)),
+            Step::Is(octets(self.subnet.address())),
+        ]
+    }
+
+    fn not_to_loopback(&self) -> Vec<Step> {
+        match self.family() {
+            TableFamily::V4 => vec![
+                Step::Payload(1, 16, 4, FIRST),
+                Step::Mask(mask(8, 4)),
+                Step::IsNot(vec![127, 0, 0, 0]),
+            ],
+            TableFamily::V6 => vec![
+                Step::Payload(1, 24, 16, FIRST),
+                Step::IsNot(octets(std::net::Ipv6Addr::LOCALHOST.into())),
+            ],
+        }
+    }
+
+    fn look_up(&self, map: &'static str) -> Vec<Step> {
+        // Registers 8, 9 … are the four-byte parts of the key: protocol, address where it counts, port.
+        let (offset, length) = match self.family() {
+            TableFamily::V4 => (16, 4),
+            TableFamily::V6 => (24, 16),
+        };
+        let first = 8;
+        let mut steps = vec![Step::Meta(L4PROTO, FIRST)];
+        let mut next = first + 1;
+        if map == PUBLISHED {
+            steps.push(Step::Payload(1, offset, length, next));
+            next += length / 4;
+        }
+        steps.push(Step::Payload(2, 2, 2, next));
+        steps.push(Step::Lookup(map));
+        steps.push(Step::ChangeDestination(first + length / 4));
+        steps
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Add,
+    Remove,
+}
+
+fn chains() -> [(&'static str, Option<Hook>); 6] {
+    let hook = |kind, number, priority| {
+        Some(Hook {
+            kind,
+            number,
+            priority,
+        })
+    };
+    [
+        ("guard", hook("filter", 0, -300)),
+        ("prerouting", hook("nat", 0, -100)),
+        ("output", hook("nat", 3, -100)),
+        (PUBLISHED, None),
+        ("forward", hook("filter", 2, 0)),
+        ("postrouting", hook("nat", 4, 100)),
+    ]
+}
+
+/// An interface's name as the kernel compares it: 16 bytes.
+fn interface(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(16, 0);
+    bytes
+}
+
+fn mask(prefix: u8, length: u32) -> Vec<u8> {
+    (0..length)
+        .map(|byte| {
+            let ones = u32::from(prefix).saturating_sub(byte * 8).min(8);
+            u8::try_from(0xff00u32 >> ones & 0xff).unwrap_or_default()
+        })
+        .collect()
+}
+
+/// The tables of one network in the kernel.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    socket: Socket,
+    rulesets: Vec<Ruleset>,
+    mappings: BTreeSet<Mapping>,
+    /// The tables as the kernel listed them right after they were written.
+    written: Option<Vec<Vec<Vec<u8>>>>,
+}
+
+impl Filter {
+    /// Nothing is written yet.
+    pub(crate) fn open(rulesets: Vec<Ruleset>) -> Result<Self> {
+        Ok(Self {
+            socket: Socket::open(Family::Filter)?,
+            rulesets,
+            mappings: BTreeSet::new(),
+            written: None,
+        })
+    }
+
+    /// The port of the socket by which changes are made.
+    pub(crate) fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
+    /// Writes the tables anew, with everything that is published.
+    pub(crate) fn write(&mut self) -> Result<()> {
+        let messages = self
+            .rulesets
+            .iter()
+            .flat_map(|ruleset| ruleset.replace(&self.of(ruleset, &self.mappings)))
+            .collect();
+        filter::commit(&mut self.socket, "write the packet filter's rules", messages)?;
+        self.written = Some(self.contents()?);
+        Ok(())
+    }
+
+    /// Whether what is in the kernel is what was written.
+    pub(crate) fn is_intact(&mut self) -> Result<bool> {
+        let found = Some(self.contents()?);
+        if self.written != found {
+            return Ok(false);
+        }
+        for ruleset in &self.rulesets {
+            let wanted = self.of(ruleset, &self.mappings);
+            for map in [PUBLISHED, PUBLISHED_ANY] {
+                let found = ruleset.table().elements_of(&mut self.socket, map)?;
+                let mut wanted: Vec<_> = wanted
+                    .iter()
+                    .filter(|m| m.map() == map)
+                    .map(Mapping::element)
+                    .collect();
+                wanted.sort();
+                let sorted = found.map(|mut found| {
+                    found.sort();
+                    found
+                });
+                if sorted != Some(wanted) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Lets these ports lead to their containers.
+    pub(crate) fn publish(&mut self, mappings: &BTreeSet<Mapping>) -> Result<()> {
+        self.mappings.extend(mappings);
+        self.change(mappings, Change::Add)
+    }
+
+    /// Takes these ports back; those that are not there are no error.
+    pub(crate) fn withdraw(&mut self, mappings: &BTreeSet<Mapping>) -> Result<()> {
+        self.mappings.retain(|mapping| !mappings.contains(mapping));
+        self.change(mappings, Change::Remove)
+    }
+
+    /// Sets what is published without writing it: [`Filter::write`] follows.
+    pub(crate) fn expect(&mut self, mappings: BTreeSet<Mapping>) {
+        self.mappings = mappings;
+    }
+
+    fn change(&mut self, mappings: &BTreeSet<Mapping>, change: Change) -> Result<()> {
+        if mappings.is_empty() {
+            return Ok(());
+        }
+        let messages = self
+            .rulesets
+            .iter()
+            .flat_map(|ruleset| ruleset.elements(&self.of(ruleset, mappings), change))
+            .collect();
+        match filter::commit(&mut self.socket, "change the published ports", messages) {
+            // Somebody changed the tables: written anew they are right, whatever they were.
+            Err(error) if error.is_not_found() || error.exists() => self.write(),
+            result => result,
+        }
+    }
+
+    /// Removes the tables.
+    pub(crate) fn remove(&mut self) -> Result<()> {
+        self.written = None;
+        let messages = self
+            .rulesets
+            .iter()
+            .flat_map(|ruleset| [ruleset.table().add(), ruleset.table().remove()])
+            .collect();
+        filter::commit(&mut self.socket, "remove the packet filter's rules", messages)
+    }
+
+    fn of(&self, ruleset: &Ruleset, mappings: &BTreeSet<Mapping>) -> BTreeSet<Mapping> {
+        let is_v4 = ruleset.subnet.address().is_ipv4();
+        mappings
+            .iter()
+            .filter(|mapping| mapping.target.is_ipv4() == is_v4)
+            .copied()
+            .collect()
+    }
+
+    fn contents(&mut self) -> Result<Vec<Vec<Vec<u8>>>> {
+        self.rulesets
+            .iter()
+            .map(|ruleset| ruleset.table().contents(&mut self.socket))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(host: Option<&str>, target: &str) -> Mapping {
+        Mapping {
+            protocol: Protocol::Tcp,
+            host: host.map(|h| h.parse().unwrap()),
+            port: 8080,
+            target: target.parse().unwrap(),
+            target_port: 80,
+        }
+    }
+
+    #[test]
+    fn elements_are_laid_out_in_words() {
+        let any = mapping(None, "172.30.0.2");
+        assert_eq!(
+            any.element(),
+            (
+                vec![6, 0, 0, 0, 0x1f, 0x90, 0, 0],
+                vec![172, 30, 0, 2, 0, 80, 0, 0]
+            )
+        );
+        let one = mapping(Some("10.0.0.1"), "172.30.0.2");
+        assert_eq!(one.element().0, [6, 0, 0, 0, 10, 0, 0, 1, 0x1f, 0x90, 0, 0]);
+        assert_eq!((any.map(), one.map()), (PUBLISHED_ANY, PUBLISHED));
+        assert_eq!(mapping(None, "fd00::2").element().1.len(), 20);
+    }
+
+    #[test]
+    fn masks_have_as_many_ones_as_the_prefix() {
+        for (prefix, length, expected) in [
+            (16, 4, vec![255, 255, 0, 0]),
+            (20, 4, vec![255, 255, 0xf0, 0]),
+            (0, 4, vec![0; 4]),
+            (32, 4, vec![255; 4]),
+            (8, 4, vec![255, 0, 0, 0]),
+        ] {
+            assert_eq!(mask(prefix, length), expected, "{prefix}");
+        }
+        assert_eq!(mask(64, 16), [[255; 8], [0; 8]].concat());
+    }
+
+    #[test]
+    fn many_ports_are_few_messages() {
+        let ruleset = Ruleset {
+            bridge: "croze0".into(),
+            subnet: "172.30.0.0/16".parse().unwrap(),
+        };
+        let mappings: BTreeSet<Mapping> = (1..=1000)
+            .map(|port| Mapping {
+                port,
+                ..mapping(None, "172.30.0.2")
+            })
+            .collect();
+        assert_eq!(ruleset.elements(&mappings, Change::Add).len(), 2);
+        assert!(ruleset.elements(&BTreeSet::new(), Change::Add).is_empty());
+        let one_more = ruleset.replace(&mappings).len() - ruleset.replace(&BTreeSet::new()).len();
+        assert_eq!(one_more, 2);
+    }
+}
