@@ -24,6 +24,7 @@ pub struct Crozed<'scene> {
     root: PathBuf,
     run_root: PathBuf,
     socket: PathBuf,
+    configuration: PathBuf,
     process: RefCell<Option<Process>>,
 }
 
@@ -41,7 +42,20 @@ impl<'scene> Crozed<'scene> {
     /// # Errors
     /// As [`Crozed::start`].
     pub fn start_with_runtime(scene: &'scene Scene, runtime: &std::path::Path) -> Result<Self> {
+        Self::begin(scene, runtime, "")
+    }
+
+    /// The same with this text as its croze.toml.
+    ///
+    /// # Errors
+    /// As [`Crozed::start`].
+    pub fn start_configured(scene: &'scene Scene, configuration: &str) -> Result<Self> {
+        Self::begin(scene, &runtime_under_test()?, configuration)
+    }
+
+    fn begin(scene: &'scene Scene, runtime: &std::path::Path, configuration: &str) -> Result<Self> {
         let daemon = Self {
+            configuration: scene.path("croze.toml"),
             runtime: runtime.to_owned(),
             scene,
             root: scene.path("root"),
@@ -50,8 +64,17 @@ impl<'scene> Crozed<'scene> {
             process: RefCell::new(None),
         };
         scene.watch_croze_cgroups();
+        daemon.configure(configuration)?;
         daemon.launch()?;
         Ok(daemon)
+    }
+
+    /// Writes the croze.toml that the next [`Crozed::launch`] reads.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn configure(&self, configuration: &str) -> Result<()> {
+        Ok(std::fs::write(&self.configuration, configuration)?)
     }
 
     /// Starts the daemon again, after [`Crozed::kill`] or [`Crozed::stop`].
@@ -69,7 +92,9 @@ impl<'scene> Crozed<'scene> {
             .arg("--socket")
             .arg(&self.socket)
             .arg("--runtime")
-            .arg(&self.runtime);
+            .arg(&self.runtime)
+            .arg("--config")
+            .arg(&self.configuration);
         let process = self.scene.start_daemon(command)?;
         wait_until("crozed answered", Duration::from_secs(20), || {
             if let Some(ended) = process.ended() {
@@ -124,6 +149,12 @@ impl<'scene> Crozed<'scene> {
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = reaper::command(bin("croze")?);
         command.arg("--host").arg(self.host()).args(arguments);
+        // No login of whoever runs the tests.
+        command
+            .env_remove("REGISTRY_AUTH_FILE")
+            .env("DOCKER_CONFIG", self.scene.path("docker-config"))
+            .env("XDG_RUNTIME_DIR", self.scene.path("xdg"))
+            .env("HOME", self.scene.path("home"));
         Ok(command)
     }
 

@@ -5,6 +5,8 @@
 //!  ├─ Bundle       an OCI bundle: a root directory with busybox and the probe, and a config.json to edit
 //!  ├─ Runtime      croze-rt, or what $RUNTIME names, with a state directory of its own
 //!  ├─ Registry     Debian's docker-registry on a free loopback port
+//!  ├─ Authority    certificates by openssl, for registries in TLS
+//!  ├─ TokenServer  hands out signed tokens for a registry that wants them
 //!  ├─ Hostile      a registry that serves exactly the bytes a test wants
 //!  ├─ ImageLayout  an OCI image layout made from directories, pushed by skopeo
 //!  ├─ Crozed       the daemon under directories of its own, and the CLI that talks to it
@@ -22,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+mod authority;
 mod bundle;
 mod crozed;
 mod debian;
@@ -37,8 +40,10 @@ mod runtime;
 mod scene;
 pub mod spec;
 mod terminal;
+mod token_server;
 mod wait;
 
+pub use authority::{Authority, Certificate};
 pub use bundle::{Bundle, populate_rootfs};
 pub use crozed::Crozed;
 pub use debian::Debian;
@@ -49,8 +54,9 @@ pub use output::{Ended, Output};
 pub use peers::{Dockerd, Podman};
 pub use programs::{bin, busybox, runtime_under_test};
 pub use reaper::Process;
-pub use registry::Registry;
+pub use registry::{Registry, RegistryOptions};
 pub use runtime::Runtime;
 pub use scene::Scene;
 pub use terminal::Terminal;
+pub use token_server::TokenServer;
 pub use wait::wait_until;

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use croze_engine::Hosts;
 use serde::Deserialize;
 
 use crate::args::{Args, LogFormat};
+use crate::registries;
 
 const DEFAULT_FILE: &str = "/etc/croze/croze.toml";
 const DEFAULT_ROOT: &str = "/var/lib/croze";
@@ -31,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) log_level: String,
     /// How to log.
     pub(crate) log_format: LogFormat,
+    /// What is special about single registries.
+    pub(crate) registries: Hosts,
 }
 
 /// `croze.toml`: every key may be missing, none may be unknown.
@@ -44,32 +48,67 @@ struct File {
     shim: Option<PathBuf>,
     log_level: Option<String>,
     log_format: Option<LogFormat>,
+    #[serde(default)]
+    registries: registries::Files,
 }
 
 impl Config {
     /// Reads the file (the default one may be missing, a named one may not) and resolves.
     pub(crate) fn load(args: &Args) -> anyhow::Result<Self> {
-        let file = match &args.config {
-            Some(path) => parse(
-                path,
-                &std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
-            )?,
-            None => match std::fs::read_to_string(DEFAULT_FILE) {
-                Ok(text) => parse(Path::new(DEFAULT_FILE), &text)?,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => File::default(),
-                Err(error) => return Err(error).with_context(|| format!("cannot read {DEFAULT_FILE}")),
-            },
+        let path = args.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if args.config.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                String::new()
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        resolve(args, file)
+        let mut file = parse(path, &text)?;
+        let registries = registries::resolve(std::mem::take(&mut file.registries)).map_err(|wrong| {
+            let line = text[..wrong.at.min(text.len())].lines().count().max(1);
+            anyhow::Error::new(wrong).context(format!("{}, line {line}", path.display()))
+        })?;
+        resolve(args, file, registries)
     }
 }
 
 /// Parses a file's text; errors name the file, the line and what stands there.
 fn parse(path: &Path, text: &str) -> anyhow::Result<File> {
-    toml::from_str(text).with_context(|| format!("{} is no valid configuration", path.display()))
+    toml::from_str(text).map_err(|error| {
+        let meant = did_you_mean(error.message())
+            .map(|key| format!(" (did you mean {key:?}?)"))
+            .unwrap_or_default();
+        anyhow::Error::new(error).context(format!("{} is no valid configuration{meant}", path.display()))
+    })
 }
 
-fn resolve(args: &Args, file: File) -> anyhow::Result<Config> {
+/// The known key that is nearest to an unknown one, from the parser's message: "unknown field `x`, expected one of `y`, `z`".
+fn did_you_mean(message: &str) -> Option<&str> {
+    let mut quoted = message
+        .strip_prefix("unknown field")?
+        .split('`')
+        .skip(1)
+        .step_by(2);
+    let unknown = quoted.next()?;
+    let (distance, nearest) = quoted.map(|known| (distance(unknown, known), known)).min()?;
+    (distance <= 1 + unknown.len() / 3).then_some(nearest)
+}
+
+/// How many letters must be put in, taken out or changed to make one word of the other (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in to.bytes().enumerate() {
+            let changed = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+fn resolve(args: &Args, file: File, registries: Hosts) -> anyhow::Result<Config> {
     let pick = |flag: &Option<PathBuf>, file: Option<PathBuf>, default: &str| {
         flag.clone().or(file).unwrap_or_else(|| PathBuf::from(default))
     };
@@ -91,6 +130,7 @@ fn resolve(args: &Args, file: File) -> anyhow::Result<Config> {
             .or(file.log_level)
             .unwrap_or_else(|| DEFAULT_LOG_LEVEL.to_owned()),
         log_format: args.log_format.or(file.log_format).unwrap_or_default(),
+        registries,
     })
 }
 
@@ -108,7 +148,7 @@ mod tests {
 
     #[test]
     fn defaults_stand_where_nothing_is_said() {
-        let config = resolve(&Args::default(), File::default()).unwrap();
+        let config = resolve(&Args::default(), File::default(), Hosts::default()).unwrap();
         assert_eq!(config.root, Path::new("/var/lib/croze"));
         assert_eq!(config.socket, Path::new("/run/croze/croze.sock"));
         assert_eq!(
@@ -124,7 +164,7 @@ mod tests {
             ..Args::default()
         };
         let text = "root = \"/file\"\nrun-root = \"/run/file\"\nruntime = \"runc\"\nlog-format = \"json\"\n";
-        let config = resolve(&args, file(text).unwrap()).unwrap();
+        let config = resolve(&args, file(text).unwrap(), Hosts::default()).unwrap();
         assert_eq!(config.root, Path::new("/flag"));
         assert_eq!(config.socket, Path::new("/run/file/croze.sock"));
         assert_eq!(config.runtime, Path::new("runc"));
@@ -144,5 +184,78 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    fn load(text: &str) -> anyhow::Result<Config> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("croze.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&Args {
+            config: Some(path),
+            ..Args::default()
+        })
+    }
+
+    #[test]
+    fn registries_are_read() {
+        let text = "[registries.\"r.example:5000\"]\nplain-http = true\n\n[registries.localhost]\nca = \"/dev/null\"\n";
+        let expected: Hosts = [
+            (
+                "r.example:5000".to_owned(),
+                croze_engine::Host {
+                    plain_http: Some(true),
+                    ..croze_engine::Host::default()
+                },
+            ),
+            (
+                "localhost".to_owned(),
+                croze_engine::Host {
+                    ca: Some(PathBuf::from("/dev/null")),
+                    ..croze_engine::Host::default()
+                },
+            ),
+        ]
+        .into_iter()
+        .collect();
+        assert_eq!(load(text).unwrap().registries, expected);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_registry_is_told_with_its_line() {
+        for (text, words) in [
+            ("[registries.\"a b\"]\n", "no registry's name"),
+            (
+                "[registries.\"a.b\"]\nplain-htp = true\n",
+                "did you mean \"plain-http\"?",
+            ),
+            ("[registries.\"a.b\"]\nplain-http = 1\n", "invalid type"),
+            ("[registries.\"a.b\"]\nca = \"x.pem\"\n", "must be absolute"),
+            ("[registries.\"a.b\"]\nca = \"/no/such.pem\"\n", "cannot read it"),
+            (
+                "[registries.\"a.b\"]\nclient-key = \"/dev/null\"\n",
+                "client-cert",
+            ),
+            (
+                "[registries.\"a.b\"]\nplain-http = true\ninsecure-skip-verify = true\n",
+                "no use for certificates",
+            ),
+        ] {
+            let error = format!("{:#}", load(&format!("root = \"/x\"\n\n{text}")).unwrap_err());
+            assert!(error.contains(words), "{text}: {error}");
+            assert!(
+                error.contains("line 3") || error.contains("line 4"),
+                "{text}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_near_key_is_meant() {
+        assert_eq!(
+            did_you_mean("unknown field `rot`, expected one of `root`, `run-root`"),
+            Some("root")
+        );
+        assert_eq!(did_you_mean("unknown field `xyz`, expected `plain-http`"), None);
+        assert_eq!(did_you_mean("invalid type"), None);
     }
 }

@@ -15,6 +15,7 @@ mod config;
 mod hello;
 mod logging;
 mod programs;
+mod registries;
 mod serve;
 mod socket;
 

@@ -52,6 +52,7 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
             program,
             created: hello::CREATED,
         }),
+        registries: config.registries.clone(),
     })
 }
 

@@ -9,6 +9,9 @@
 //! No feature is on by default: the shim is a small static program and must not link a gRPC stack.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "api")]
+mod secrets;
+
 /// The public API, `croze.v1`: what the daemon offers to every client.
 #[cfg(feature = "api")]
 #[allow(

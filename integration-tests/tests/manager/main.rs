@@ -11,6 +11,7 @@ mod images;
 mod lifecycle;
 mod limits;
 mod options;
+mod registries;
 mod slow;
 mod streams;
 mod terminal;

@@ -40,6 +40,10 @@ pub(crate) enum Verb {
     Daemon(DaemonArgs),
     /// Fetch an image from a registry
     Pull(PullArgs),
+    /// Log in to a registry
+    Login(LoginArgs),
+    /// Forget the login of a registry
+    Logout(LogoutArgs),
     /// List images
     Images(ImagesArgs),
     /// Remove images
@@ -93,9 +97,37 @@ pub(crate) struct PullArgs {
     /// Platform to fetch, as os/arch[/variant] [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<String>,
+    /// Who asks at the registry [default: what `login` has kept]
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub(crate) creds: Option<String>,
     /// The image's reference.
     #[arg(help = "[REGISTRY[:PORT]/]NAME[:TAG][@DIGEST]", value_name = "IMAGE")]
     pub(crate) image: String,
+}
+
+/// `login`
+#[derive(Debug, Args)]
+pub(crate) struct LoginArgs {
+    /// User name [default: asked for]
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) username: Option<String>,
+    /// Password [default: asked for]; others on this host may see it: better --password-stdin
+    #[arg(short, long, value_name = "PASSWORD", conflicts_with = "password_stdin")]
+    pub(crate) password: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// The registry, HOST[:PORT] [default: Docker Hub]
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: Option<String>,
+}
+
+/// `logout`
+#[derive(Debug, Args)]
+pub(crate) struct LogoutArgs {
+    /// The registry, HOST[:PORT] [default: Docker Hub]
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: Option<String>,
 }
 
 /// `rmi`

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod credentials;
 mod failure;
 mod human;
 mod listing;

@@ -2,9 +2,10 @@
 //!
 //! The mode from before is kept in one place for the whole process, so that a panic on any thread finds it.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::sync::Mutex;
 
+use crate::failure::Failure;
 use croze_client::v1::TerminalSize;
 use rustix::termios::{self, OptionalActions, Termios};
 
@@ -55,6 +56,76 @@ fn restore() {
         // Nothing can be done where the terminal itself is gone.
         termios::tcsetattr(io::stdin(), OptionalActions::Drain, &mode).ok();
     }
+}
+
+/// Asks for a line on the terminal.
+///
+/// # Errors
+/// Standard input is no terminal, or was closed.
+pub(crate) fn ask(question: &str) -> Result<String, Failure> {
+    must_be_terminal()?;
+    prompt(question);
+    let mut line = String::new();
+    io::stdin()
+        .read_line(&mut line)
+        .map_err(|source| Failure::io("read from the terminal", source))?;
+    Ok(line.trim().to_owned())
+}
+
+/// Asks for a line that is not shown while it is typed.
+///
+/// # Errors
+/// Standard input is no terminal, or ^C was typed.
+pub(crate) fn ask_secret(question: &str) -> Result<String, Failure> {
+    must_be_terminal()?;
+    prompt(question);
+    let failed = |source| Failure::io("read from the terminal", source);
+    let raw = RawMode::enable().map_err(failed)?;
+    let mut secret = Vec::new();
+    let end = loop {
+        let mut key = [0];
+        if io::stdin().lock().read(&mut key).map_err(failed)? == 0 {
+            break End::Line;
+        }
+        match key[0] {
+            b'\r' | b'\n' | 0x04 => break End::Line,
+            // ^C is a key like any other while the terminal is raw.
+            0x03 => break End::Interrupted,
+            0x7f | 0x08 => drop(secret.pop()),
+            // ^U
+            0x15 => secret.clear(),
+            other => secret.push(other),
+        }
+    };
+    drop(raw);
+    prompt("\n");
+    match end {
+        End::Interrupted => Err(Failure::usage("interrupted", None)),
+        End::Line => String::from_utf8(secret).map_err(|_| Failure::usage("the password is not UTF-8", None)),
+    }
+}
+
+/// What ended a line.
+enum End {
+    Line,
+    Interrupted,
+}
+
+/// Shows a question on standard error: standard output may be a pipe.
+fn prompt(text: &str) {
+    let mut err = io::stderr().lock();
+    // There is nowhere to say that this failed.
+    drop(err.write_all(text.as_bytes()).and_then(|()| err.flush()));
+}
+
+fn must_be_terminal() -> Result<(), Failure> {
+    if stdin_is_terminal() {
+        return Ok(());
+    }
+    Err(Failure::usage(
+        "cannot ask for a user name or password: standard input is no terminal",
+        Some("use --username and --password-stdin, or --creds USER:PASSWORD"),
+    ))
 }
 
 /// Whether standard input is a terminal.

@@ -6,6 +6,7 @@ mod daemon;
 mod exec;
 mod images;
 mod inspect;
+mod login;
 mod logs;
 mod ps;
 mod run;
@@ -23,6 +24,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8, Failure> {
     let verb = match cli.verb {
         Verb::Daemon(args) => return daemon::exec(&args),
         Verb::Version => return system::version(cli.host).await,
+        Verb::Logout(args) => return login::logout(&args).await,
         verb => verb,
     };
     // docker's rule: what keeps a command from running is 125, whatever else fails is 1.
@@ -41,7 +43,8 @@ async fn dispatch(client: &Client, verb: Verb) -> Result<u8, Failure> {
     client.check_version().await?;
     match verb {
         // Done before there is a client.
-        Verb::Daemon(_) | Verb::Version => Ok(0),
+        Verb::Daemon(_) | Verb::Version | Verb::Logout(_) => Ok(0),
+        Verb::Login(args) => login::login(client, &args).await,
         Verb::Pull(args) => images::pull(client, &args).await,
         Verb::Images(args) => images::list(client, &args).await,
         Verb::Rmi(args) => images::remove(client, &args).await,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use croze_model::ContainerName;
+use croze_model::{ContainerName, Platform};
 use serde::{Deserialize, Serialize};
 
 /// A container as requested. The default is a container with the image's own settings, no network and no limit.
@@ -51,6 +51,8 @@ pub struct CreateRequest {
     pub stop_signal: Option<String>,
     /// Time between the stop signal and SIGKILL; `None`: 10 s.
     pub stop_timeout: Option<Duration>,
+    /// The platform that the image must be for, if one was asked for by name.
+    pub platform: Option<Platform>,
 }
 
 /// How the first process's standard streams are made.

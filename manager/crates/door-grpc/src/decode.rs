@@ -7,6 +7,7 @@ use croze_engine::{
     BindMount, CreateRequest, ExecContainerRequest, ExecRequest, IoConfig, Network, Propagation, Resources,
     TerminalSize,
 };
+use croze_model::{Credentials, Secret};
 use croze_proto::v1;
 use tonic::Status;
 
@@ -44,6 +45,10 @@ pub(crate) fn create(message: v1::CreateContainerRequest) -> Result<CreateReques
         stop_timeout: message
             .stop_timeout_seconds
             .map(|seconds| Duration::from_secs(seconds.into())),
+        platform: given(message.platform)
+            .map(|platform| platform.parse())
+            .transpose()
+            .map_err(|error: croze_model::PlatformError| invalid(error.to_string()))?,
     })
 }
 
@@ -70,6 +75,26 @@ pub(crate) fn size(message: v1::TerminalSize) -> TerminalSize {
     TerminalSize {
         rows: fit(message.rows),
         columns: fit(message.columns),
+    }
+}
+
+/// Who asks at a registry.
+pub(crate) fn credentials(message: Option<v1::RegistryCredentials>) -> Credentials {
+    let Some(message) = message else {
+        return Credentials::Anonymous;
+    };
+    let username = message.username;
+    if let Some(token) = given(message.registry_token).map(Secret::new) {
+        Credentials::Registry { token }
+    } else if let Some(token) = given(message.identity_token).map(Secret::new) {
+        Credentials::Identity { username, token }
+    } else if username.is_empty() && message.password.is_empty() {
+        Credentials::Anonymous
+    } else {
+        Credentials::Password {
+            username,
+            password: Secret::new(message.password),
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use croze_engine::{
-    Engine, LayerOrigin, LayerProgress, LayerState, Operation, PullPhase, PullRequest, PullState, Pulled,
-    RemoveImageRequest,
+    Engine, LayerOrigin, LayerProgress, LayerState, LoginRequest, Operation, PullPhase, PullRequest,
+    PullState, Pulled, RemoveImageRequest,
 };
 use croze_model::Digest;
 use croze_proto::v1;
@@ -45,6 +45,7 @@ impl Images for Door {
         let request = PullRequest {
             reference: message.reference,
             platform: decode::given(message.platform),
+            credentials: decode::credentials(message.credentials),
         };
         let operation = self.engine.pull(&request).map_err(|error| status::of(&error))?;
         let (events, stream) = mpsc::channel(EVENTS_IN_FLIGHT);
@@ -119,6 +120,25 @@ impl Images for Door {
         Ok(Response::new(v1::ResolveImageResponse {
             reference,
             image_id: image.id.to_string(),
+            platform: image.platform().to_string(),
+        }))
+    }
+
+    async fn login(&self, request: Request<v1::LoginRequest>) -> Result<Response<v1::LoginResponse>, Status> {
+        let message = request.into_inner();
+        let request = LoginRequest {
+            server: message.server,
+            credentials: decode::credentials(message.credentials),
+        };
+        let login = self
+            .engine
+            .login(request)
+            .await
+            .map_err(|error| status::of(&error))?;
+        let identity_token = login.identity_token.map(|token| token.expose().to_owned());
+        Ok(Response::new(v1::LoginResponse {
+            registry: login.registry,
+            identity_token: identity_token.unwrap_or_default(),
         }))
     }
 }
@@ -175,6 +195,7 @@ fn finished(result: croze_model::Result<Pulled>) -> Result<v1::PullEvent, Status
             layers_fetched: count(pulled.layers.len() - present),
             layers_present: count(present),
             up_to_date: pulled.up_to_date,
+            warnings: pulled.warnings,
         })),
     })
 }

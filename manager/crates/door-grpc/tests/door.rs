@@ -39,6 +39,7 @@ async fn server(dir: &Path) -> Option<Server> {
             program: b"not a program",
             created: Some(1_700_000_000),
         }),
+        registries: croze_engine::Hosts::default(),
     };
     let engine = tokio::task::spawn_blocking(|| Engine::open(settings))
         .await
@@ -91,7 +92,7 @@ async fn a_pull_ends_with_its_result() {
     };
     let request = PullRequest {
         reference: "croze/hello".to_owned(),
-        platform: String::new(),
+        ..PullRequest::default()
     };
     let mut events = server.client.images().pull(request).await.unwrap().into_inner();
     let mut last = None;

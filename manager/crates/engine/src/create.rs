@@ -9,7 +9,7 @@
 
 use croze_containers::{ContainersError, CreateRequest, Created, ImageFacts};
 use croze_images::ImageDetails;
-use croze_model::{ContainerId, Error, ErrorKind, Result};
+use croze_model::{ContainerId, Error, ErrorKind, Platform, Result};
 
 use crate::engine::{Engine, blocking, complete};
 use crate::events::EventKind;
@@ -32,6 +32,7 @@ impl Engine {
     async fn create_to_the_end(&self, request: CreateRequest) -> Result<Created> {
         let _image_stays = self.image_gate().read().await;
         let image = self.image_to_run(&request.image).await?;
+        let warning = check_platform(&request, &image)?;
         let id = self.containers().new_id()?;
         // Recovery must not take a snapshot without a record for a leftover while its record is being made.
         let _lock = self.locks().lock(&id).await;
@@ -45,7 +46,8 @@ impl Engine {
         });
 
         match self.store_record(&id, request, &image).await {
-            Ok(created) => {
+            Ok(mut created) => {
+                created.warnings.extend(warning);
                 let image = image.image.id.to_string();
                 let about = [("name", created.name.as_str()), ("image", image.as_str())];
                 self.bus()
@@ -99,4 +101,29 @@ impl Engine {
                 .hint("choose one with --name"),
         )
     }
+}
+
+/// Compares what the image is made for with what was asked for by name, which must fit, or with this machine, of which the user is warned.
+fn check_platform(request: &CreateRequest, details: &ImageDetails) -> Result<Option<String>> {
+    let made_for = details.image.platform();
+    let Some(asked) = &request.platform else {
+        return Ok(made_for.mismatch(&Platform::detected()));
+    };
+    // Many configs leave out the variant that their index tells.
+    let unsaid = made_for.variant.is_none() && made_for.architecture == asked.architecture;
+    if unsaid || made_for.satisfies(asked) {
+        return Ok(None);
+    }
+    Err(Error::new(
+        ErrorKind::NotFound,
+        "create",
+        format!(
+            "image {} was found but does not match the specified platform: wanted {asked}, actual {made_for}",
+            request.image
+        ),
+    )
+    .hint(format!(
+        "pull the one for that platform: croze pull --platform {asked} {}",
+        request.image
+    )))
 }

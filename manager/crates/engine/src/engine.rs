@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use croze_containers::Containers;
 use croze_images::Images;
 use croze_model::{Error, ErrorKind, Result};
+use croze_registry::{Hosts, Registry};
 use croze_snapshots::Snapshots;
 use croze_store::{Lock, Store, StoreError, create_private_dir};
 use tokio::sync::{RwLock, broadcast};
@@ -30,6 +31,8 @@ pub struct Settings {
     pub runtime: PathBuf,
     /// The shim's program.
     pub shim: PathBuf,
+    /// What is special about single registries.
+    pub registries: Hosts,
     /// What the image `croze/hello` is made of, where this build carries it.
     pub hello: Option<Hello>,
 }
@@ -53,6 +56,7 @@ pub struct Engine {
 struct Inner {
     settings: Settings,
     images: Images,
+    registry: Registry,
     snapshots: Snapshots,
     containers: Containers,
     bus: Bus,
@@ -87,12 +91,14 @@ impl Engine {
             create_private_dir(&dir)?;
         }
         let snapshots = Snapshots::open(&settings.root)?;
-        let images = Images::open(&settings.root, snapshots.clone())?;
+        let registry = Registry::new(settings.registries.clone());
+        let images = Images::open(&settings.root, snapshots.clone(), registry.clone())?;
         let containers = Containers::open(&store, container_settings(&settings))?;
         let runtime_version = crate::host::runtime_version(&settings.runtime, crate::host::VERSION_LIMIT);
         let inner = Inner {
             settings,
             images,
+            registry,
             snapshots,
             containers,
             bus: Bus::default(),
@@ -113,6 +119,10 @@ impl Engine {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.inner.bus.subscribe()
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.inner.registry
     }
 
     pub(crate) fn settings(&self) -> &Settings {

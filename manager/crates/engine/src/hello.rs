@@ -73,6 +73,7 @@ impl Engine {
             bytes_existing: layers.iter().map(|layer| layer.size).sum(),
             layers,
             up_to_date: before == Some(id),
+            warnings: Vec::new(),
         })
     }
 }

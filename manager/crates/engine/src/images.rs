@@ -5,7 +5,8 @@ use std::sync::Arc;
 use croze_images::{
     Image, ImageDetails, ImageUse, Progress, PullOptions, PullState, Pulled, RemoveOptions, Removed,
 };
-use croze_model::{Error, ErrorKind, Platform, Reference, Result};
+use croze_model::{Credentials, Error, ErrorKind, Platform, Reference, Result};
+use croze_registry::LoggedIn;
 
 use crate::engine::{Engine, complete};
 use crate::events::EventKind;
@@ -19,6 +20,17 @@ pub struct PullRequest {
     pub reference: String,
     /// `os/architecture[/variant]`; `None`: this machine's.
     pub platform: Option<String>,
+    /// On whose behalf.
+    pub credentials: Credentials,
+}
+
+/// Asks a registry whether it takes credentials.
+#[derive(Debug, Clone)]
+pub struct LoginRequest {
+    /// `host[:port]`.
+    pub server: String,
+    /// Whose.
+    pub credentials: Credentials,
 }
 
 /// Removes a name of an image, or an image.
@@ -37,10 +49,11 @@ impl Engine {
     /// `InvalidArgument` for a malformed reference or platform; all else comes as the operation's result.
     pub fn pull(&self, request: &PullRequest) -> Result<Operation<PullState, Pulled>> {
         let reference = parse_reference(&request.reference)?;
-        let mut options = PullOptions::default();
-        if let Some(platform) = &request.platform {
-            options.platform = parse_platform(platform)?;
-        }
+        let platform = request.platform.as_deref().map(parse_platform).transpose()?;
+        let options = PullOptions {
+            platform,
+            credentials: request.credentials.clone(),
+        };
         let (progress, watched) = Progress::new();
         let engine = self.clone();
         let work = tokio::spawn(async move {
@@ -55,6 +68,17 @@ impl Engine {
             Ok(pulled)
         });
         Ok(Operation::new(watched, work))
+    }
+
+    /// Asks a registry whether it takes credentials. Nothing is kept.
+    ///
+    /// # Errors
+    /// `Unauthenticated` if it does not; `Unavailable`, `NotFound` if there is no registry; `InvalidArgument` for what is no registry's name.
+    pub async fn login(&self, request: LoginRequest) -> Result<LoggedIn> {
+        self.registry()
+            .asking_as(request.credentials)
+            .login(&request.server)
+            .await
     }
 
     /// Every image of this machine.

@@ -47,7 +47,7 @@ pub use attach::{AttachRequest, ExecContainerRequest};
 pub use engine::{Engine, Hello, Settings};
 pub use events::{Event, EventKind};
 pub use host::{Info, Version};
-pub use images::{PullRequest, RemoveImageRequest};
+pub use images::{LoginRequest, PullRequest, RemoveImageRequest};
 pub use lifecycle::{
     KillRequest, ListRequest, LogsRequest, RemoveRequest, ResizeRequest, StartRequest, StopRequest,
     WaitRequest,
@@ -63,3 +63,4 @@ pub use croze_images::{
     Image, ImageDetails, LayerOrigin, LayerProgress, LayerState, PullPhase, PullState, Pulled, PulledLayer,
     Removed,
 };
+pub use croze_registry::{ClientCertificate, Host, Hosts, LoggedIn};

@@ -47,6 +47,7 @@ fn life_with(dir: &Path, runtime: &Path, shim: &Path) -> Option<Life> {
             program: PROGRAM,
             created: None,
         }),
+        registries: croze_engine::Hosts::default(),
     };
     let engine = Engine::open(settings).unwrap();
     let runtime = Runtime::new().unwrap();
@@ -422,6 +423,7 @@ fn root_and_run_root_belong_to_one_daemon() {
             run_root: dir.path().join(run_root),
             runtime: PathBuf::from("/bin/false"),
             shim: PathBuf::from("/bin/false"),
+            registries: croze_engine::Hosts::default(),
             hello: None,
         };
         let error = Engine::open(settings).unwrap_err();

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use croze_images::{Images, Progress, PullOptions};
+use croze_registry::Registry;
 use croze_snapshots::Snapshots;
 
 #[tokio::main]
@@ -14,10 +15,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     std::fs::create_dir_all(root)?;
     let snapshots = Snapshots::open(Path::new(root))?;
-    let images = Images::open(Path::new(root), snapshots.clone())?;
+    let images = Images::open(Path::new(root), snapshots.clone(), Registry::default())?;
     let mut options = PullOptions::default();
     if let [platform] = platform {
-        options.platform = platform.parse()?;
+        options.platform = Some(platform.parse()?);
     }
     let started = std::time::Instant::now();
     let pulled = match images

@@ -122,6 +122,7 @@ impl Inner {
             created: image.created.clone(),
             architecture: platform.architecture,
             os: platform.os,
+            variant: None,
         };
         let tag = TagRecord {
             reference: image.reference.clone(),

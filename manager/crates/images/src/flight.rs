@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use croze_model::{Digest, Error, ErrorKind, Reference, Result};
+use croze_registry::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{ImageError, copy};
@@ -67,7 +68,7 @@ pub(crate) struct Boarded {
 
 impl Images {
     /// Joins the flight of a layer, or begins one.
-    pub(crate) fn board(&self, reference: &Reference, layer: &ImageLayer) -> Boarded {
+    pub(crate) fn board(&self, registry: &Registry, reference: &Reference, layer: &ImageLayer) -> Boarded {
         let key = (layer.blob, layer.diff_id);
         let mut flying = self
             .inner
@@ -91,6 +92,7 @@ impl Images {
         flying.insert(key, Arc::downgrade(&flight));
         let task = FlightTask {
             images: self.clone(),
+            registry: registry.clone(),
             reference: reference.clone(),
             layer: layer.clone(),
             state: sender,
@@ -152,6 +154,8 @@ impl Trace {
 
 struct FlightTask {
     images: Images,
+    /// Asks on behalf of who began the flight.
+    registry: Registry,
     reference: Reference,
     layer: ImageLayer,
     state: watch::Sender<FlightState>,
@@ -244,8 +248,8 @@ impl FlightTask {
 
     /// Downloads into the channel. That nobody listens any more is no error here: the listener has one.
     async fn fetch(&self, pieces: mpsc::Sender<Bytes>) -> Result<()> {
-        let registry = &self.images.inner.registry;
-        let mut blob = registry
+        let mut blob = self
+            .registry
             .blob(&self.reference, &self.layer.blob, self.layer.blob_size)
             .await?;
         let mut received = 0;

@@ -1,6 +1,6 @@
 //! What callers see of an image.
 
-use croze_model::{Digest, Reference};
+use croze_model::{Digest, Platform, Reference};
 use oci_spec::image::ImageConfiguration;
 
 use crate::records::ImageLayer;
@@ -26,9 +26,21 @@ pub struct Image {
     pub architecture: String,
     /// The operating system it is for.
     pub os: String,
+    /// The variant of the architecture, if the image says one.
+    pub variant: Option<String>,
 }
 
 impl Image {
+    /// What it is made for.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        Platform {
+            os: self.os.clone(),
+            architecture: self.architecture.clone(),
+            variant: self.variant.clone(),
+        }
+    }
+
     /// The diff ids, base first: the chain that [`croze_snapshots::Snapshots::prepare`] takes.
     #[must_use]
     pub fn diff_ids(&self) -> Vec<Digest> {

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use croze_model::{Digest, ErrorKind, Platform, Reference, Result};
-use croze_registry::{Resolved, parse_digest};
+use croze_model::{Credentials, Digest, ErrorKind, Platform, Reference, Result};
+use croze_registry::{Registry, Resolved, parse_digest};
 use croze_snapshots::chain_ids;
 use futures_util::future::try_join_all;
 use oci_spec::image::{Descriptor, ImageConfiguration};
@@ -27,18 +27,13 @@ const CONFIG_TYPES: [&str; 2] = [
 const MAX_LAYERS: usize = 1000;
 
 /// How to pull.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PullOptions {
-    /// Which platform to choose from an index.
-    pub platform: Platform,
-}
-
-impl Default for PullOptions {
-    fn default() -> Self {
-        Self {
-            platform: Platform::host(),
-        }
-    }
+    /// Which platform the image must be for. `None`: this machine's is chosen from an index, and an image that there is for one platform only
+    /// is taken with a warning.
+    pub platform: Option<Platform>,
+    /// On whose behalf the registry is asked.
+    pub credentials: Credentials,
 }
 
 /// Where a layer came from.
@@ -82,6 +77,8 @@ pub struct Pulled {
     pub bytes_existing: u64,
     /// Whether the name pointed at this very image before.
     pub up_to_date: bool,
+    /// What the user should know.
+    pub warnings: Vec<String>,
 }
 
 /// An image that is being pulled: everything known before its layers are looked at.
@@ -92,6 +89,7 @@ struct Plan {
     config_bytes: Vec<u8>,
     config: ImageConfiguration,
     config_fetched: bool,
+    warnings: Vec<String>,
     layers: Vec<ImageLayer>,
     diff_ids: Vec<Digest>,
 }
@@ -136,11 +134,15 @@ impl Images {
         begun: &Begun,
     ) -> Result<Pulled> {
         progress.phase(PullPhase::Resolving);
-        let resolved = self.inner.registry.resolve(reference, &options.platform).await?;
-        let (plan, pinned) = self.plan(reference, resolved, &options.platform).await?;
+        let registry = self.inner.registry.asking_as(options.credentials.clone());
+        let wanted = options.platform.clone().unwrap_or_else(Platform::detected);
+        let resolved = registry.resolve(reference, &wanted).await?;
+        let (plan, pinned) = self.plan(&registry, reference, resolved, options).await?;
         // Work on blocking threads outlives this future if it is dropped, and needs its pins to the end.
         let pinned = Arc::new(pinned);
-        let (layers, fetched) = self.fetch_layers(&plan, progress, begun, &pinned).await?;
+        let (layers, fetched) = self
+            .fetch_layers(&registry, &plan, progress, begun, &pinned)
+            .await?;
 
         progress.phase(PullPhase::Recording);
         begun.recording.store(true, Ordering::Relaxed);
@@ -160,6 +162,7 @@ impl Images {
             bytes_downloaded: fetched + own + config_fetched,
             bytes_existing: existing + config_existing,
             up_to_date: false,
+            warnings: plan.warnings.clone(),
         };
         // The guard goes into the closure: it must outlive this future if that is dropped now.
         let guard = self.inner.gate.clone().read_owned().await;
@@ -176,9 +179,10 @@ impl Images {
     /// Reads and checks the config, and pins everything the image consists of.
     async fn plan(
         &self,
+        registry: &Registry,
         reference: &Reference,
         resolved: Resolved,
-        platform: &Platform,
+        options: &PullOptions,
     ) -> Result<(Plan, Vec<Pinned>)> {
         let what = reference.familiar();
         let descriptor = resolved.manifest.config();
@@ -202,8 +206,7 @@ impl Images {
         let config_bytes = match here {
             Some(bytes) => bytes,
             None => {
-                self.inner
-                    .registry
+                registry
                     .small_blob(reference, &config_digest, descriptor.size(), MAX_CONFIG)
                     .await?
             }
@@ -213,15 +216,7 @@ impl Images {
                 config: config_digest,
                 source,
             })?;
-        let made_for = made_for(&config);
-        if !made_for.satisfies(platform) {
-            return Err(ImageError::Platform {
-                reference: what,
-                platform: made_for.to_string(),
-                wanted: platform.to_string(),
-            }
-            .into());
-        }
+        let warnings = check_platform(&config, options.platform.as_ref(), &what)?;
         let diff_ids = diff_ids(&config, config_digest)?;
         let layers: Vec<ImageLayer> = resolved
             .manifest
@@ -254,6 +249,7 @@ impl Images {
             config_bytes,
             config,
             config_fetched,
+            warnings,
             layers,
             diff_ids,
         };
@@ -263,6 +259,7 @@ impl Images {
     /// Fetches what is missing, largest first; returns where each layer came from, and the bytes fetched.
     async fn fetch_layers(
         &self,
+        registry: &Registry,
         plan: &Plan,
         progress: &Progress,
         begun: &Begun,
@@ -292,7 +289,7 @@ impl Images {
         missing.sort_by_key(|&n| std::cmp::Reverse(plan.layers[n].blob_size));
         let flights = missing.into_iter().map(|n| {
             let board = move || {
-                let boarded = self.board(&plan.reference, &plan.layers[n]);
+                let boarded = self.board(registry, &plan.reference, &plan.layers[n]);
                 begun.note(&boarded.flight);
                 boarded
             };
@@ -377,7 +374,10 @@ impl Begun {
 fn is_the_sources(kind: ErrorKind) -> bool {
     matches!(
         kind,
-        ErrorKind::Unavailable | ErrorKind::Unauthenticated | ErrorKind::Corrupt
+        ErrorKind::Unavailable
+            | ErrorKind::Unauthenticated
+            | ErrorKind::PermissionDenied
+            | ErrorKind::Corrupt
     )
 }
 
@@ -449,6 +449,7 @@ impl Inner {
             created: plan.config.created().clone(),
             architecture: plan.config.architecture().to_string(),
             os: plan.config.os().to_string(),
+            variant: plan.config.variant().clone(),
         };
         let tag = TagRecord {
             reference: plan.reference.clone(),
@@ -497,6 +498,30 @@ fn diff_ids(config: &ImageConfiguration, digest: Digest) -> Result<Vec<Digest>, 
             })
         })
         .collect()
+}
+
+/// Compares what the image is made for with what was asked for by name, which must fit, or with this machine, of which the user is warned.
+fn check_platform(
+    config: &ImageConfiguration,
+    asked: Option<&Platform>,
+    reference: &str,
+) -> Result<Vec<String>, ImageError> {
+    let mut made_for = made_for(config);
+    let Some(asked) = asked else {
+        return Ok(made_for.mismatch(&Platform::detected()).into_iter().collect());
+    };
+    if made_for.variant.is_none() && made_for.architecture == asked.architecture {
+        // Many configs leave out the variant that their index tells.
+        made_for.variant.clone_from(&asked.variant);
+    }
+    if made_for.satisfies(asked) {
+        return Ok(Vec::new());
+    }
+    Err(ImageError::Platform {
+        reference: reference.to_owned(),
+        platform: made_for.to_string(),
+        wanted: asked.to_string(),
+    })
 }
 
 /// The platform by the config: an index only repeats what the config says, and a single manifest says nothing.

@@ -34,6 +34,9 @@ pub struct ImageRecord {
     pub architecture: String,
     /// The operating system it is for.
     pub os: String,
+    /// The variant of the architecture, if the image says one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
 }
 
 impl Record for ImageRecord {

@@ -249,6 +249,7 @@ mod tests {
             created: None,
             architecture: "amd64".to_owned(),
             os: "linux".to_owned(),
+            variant: None,
         }
     }
 

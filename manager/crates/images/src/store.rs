@@ -48,12 +48,12 @@ pub(crate) struct Inner {
 }
 
 impl Images {
-    /// Opens the images under `root` (the daemon's durable root), and removes layers and blobs that no image names. Blocks on the file
+    /// Opens the images under `root` (the daemon's durable root), which `registry` fetches, and removes layers and blobs that no image names. Blocks on the file
     /// system: to be called from a blocking thread, or before the runtime has other work.
     ///
     /// # Errors
     /// If a directory cannot be made or read.
-    pub fn open(root: &Path, snapshots: Snapshots) -> Result<Self> {
+    pub fn open(root: &Path, snapshots: Snapshots, registry: Registry) -> Result<Self> {
         let dir = |name: &str| -> Result<_> {
             let dir = root.join(name);
             create_private_dir(&dir).map_err(ImageError::record("create", dir.display().to_string()))?;
@@ -62,7 +62,7 @@ impl Images {
         let inner = Inner {
             content: ContentStore::open(root)?,
             snapshots,
-            registry: Registry::new(),
+            registry,
             images: Records::flat(dir("images")?),
             tags: Records::flat(dir("tags")?),
             pairs: Records::flat(dir("pairs")?),
@@ -252,5 +252,6 @@ fn view(record: &ImageRecord, tags: Vec<TagRecord>) -> Image {
         created: record.created.clone(),
         architecture: record.architecture.clone(),
         os: record.os.clone(),
+        variant: record.variant.clone(),
     }
 }

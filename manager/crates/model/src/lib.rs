@@ -12,6 +12,7 @@
 //! allocates more than its input. Nothing here touches the host: no file, socket or clock.
 #![forbid(unsafe_code)]
 
+mod credentials;
 mod digest;
 mod error;
 mod id;
@@ -19,6 +20,7 @@ mod platform;
 mod port;
 mod reference;
 
+pub use credentials::{Credentials, Secret};
 pub use digest::{Digest, DigestError, DigestWriter};
 pub use error::{Error, ErrorKind, Result, Stage};
 pub use id::{ContainerId, ContainerName, IdError};

@@ -1,28 +1,45 @@
-//! Anonymous tokens (distribution specification, "Token Authentication"): a 401 names a realm, and the realm hands out a token.
+//! Challenges and tokens (distribution specification, "Token Authentication"): a 401 says how it wants to be answered.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use croze_model::{Credentials, Secret};
 use serde::Deserialize;
+
+use crate::client::Proof;
 
 /// How long a token lives whose realm does not say (the specification's default).
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
 /// Tokens are not used for the last seconds of their life.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// What a `WWW-Authenticate: Bearer` header asks for.
+/// What a `WWW-Authenticate` header asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Challenge {
+pub(crate) enum Challenge {
+    /// A token of a token server.
+    Bearer(Bearer),
+    /// A user's name and password.
+    Basic,
+}
+
+/// Where to get a token, and what for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bearer {
     pub(crate) realm: String,
     pub(crate) service: Option<String>,
     pub(crate) scope: Option<String>,
+    /// Why the token that was sent did not do, such as `insufficient_scope` (RFC 6750, section 3.1).
+    pub(crate) error: Option<String>,
 }
 
 impl Challenge {
-    /// Takes a header apart: `Bearer realm="…",service="…",scope="…"`. `None` if it is of another scheme or malformed.
+    /// Takes a header apart: `Bearer realm="…",service="…",scope="…"`, or `Basic realm="…"`. `None` if it is of another scheme or malformed.
     pub(crate) fn parse(header: &str) -> Option<Self> {
-        let (scheme, mut rest) = header.trim().split_once(' ')?;
+        let (scheme, mut rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
+        if scheme.eq_ignore_ascii_case("basic") {
+            return Some(Self::Basic);
+        }
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
@@ -41,42 +58,75 @@ impl Challenge {
             fields.insert(key.trim().to_ascii_lowercase(), value.to_owned());
             rest = after;
         }
-        Some(Self {
+        Some(Self::Bearer(Bearer {
             realm: fields.remove("realm")?,
             service: fields.remove("service"),
             scope: fields.remove("scope"),
-        })
+            error: fields.remove("error"),
+        }))
     }
 }
 
 /// A realm's answer.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 pub(crate) struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
+    refresh_token: Option<String>,
 }
 
-/// Tokens by base URL and repository.
+impl TokenAnswer {
+    /// The bearer token, if there is one.
+    pub(crate) fn token(&self) -> Option<Secret> {
+        let given = |token: &Option<String>| token.clone().filter(|token| !token.is_empty());
+        given(&self.token)
+            .or_else(|| given(&self.access_token))
+            .map(Secret::new)
+    }
+
+    /// What can be kept instead of the password, if the realm gives that.
+    pub(crate) fn identity_token(&self) -> Option<Secret> {
+        self.refresh_token
+            .clone()
+            .filter(|token| !token.is_empty())
+            .map(Secret::new)
+    }
+}
+
+/// What proved good, by base URL, repository, and on whose behalf: nobody's token is used for somebody else.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
-    known: Mutex<HashMap<(String, String), Token>>,
+    known: Mutex<HashMap<Key, Known>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    base: String,
+    repository: String,
+    credentials: Arc<Credentials>,
 }
 
 #[derive(Debug)]
-struct Token {
-    value: String,
+struct Known {
+    proof: Proof,
     until: Instant,
 }
 
 impl Tokens {
-    /// A token that is still good.
-    pub(crate) fn get(&self, base: &str, repository: &str, now: Instant) -> Option<String> {
+    /// A proof that is still good.
+    pub(crate) fn get(
+        &self,
+        base: &str,
+        repository: &str,
+        credentials: &Credentials,
+        now: Instant,
+    ) -> Option<Proof> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known
-            .get(&(base.to_owned(), repository.to_owned()))
-            .filter(|token| token.until > now)
-            .map(|token| token.value.clone())
+            .get(&key(base, repository, credentials))
+            .filter(|known| known.until > now)
+            .map(|known| known.proof.clone())
     }
 
     /// Keeps the answer's token; `None` if it has none.
@@ -84,28 +134,45 @@ impl Tokens {
         &self,
         base: &str,
         repository: &str,
-        answer: TokenAnswer,
+        credentials: &Credentials,
+        answer: &TokenAnswer,
         now: Instant,
-    ) -> Option<String> {
-        let value = answer
-            .token
-            .or(answer.access_token)
-            .filter(|value| !value.is_empty())?;
+    ) -> Option<Proof> {
+        let proof = Proof::Bearer(answer.token()?);
         // A day at most: an answer with a huge number must not overflow the clock.
         let lifetime = answer
             .expires_in
             .map_or(DEFAULT_LIFETIME, |s| Duration::from_secs(s.min(86_400)));
         let until = now + lifetime.saturating_sub(MARGIN);
+        self.keep(key(base, repository, credentials), proof.clone(), until, now);
+        Some(proof)
+    }
+
+    /// Keeps that the registry takes this proof as it is, for a while.
+    pub(crate) fn put_lasting(
+        &self,
+        base: &str,
+        repository: &str,
+        credentials: &Credentials,
+        proof: Proof,
+        now: Instant,
+    ) {
+        let until = now + DEFAULT_LIFETIME;
+        self.keep(key(base, repository, credentials), proof, until, now);
+    }
+
+    fn keep(&self, key: Key, proof: Proof, until: Instant, now: Instant) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, token| token.until > now);
-        known.insert(
-            (base.to_owned(), repository.to_owned()),
-            Token {
-                value: value.clone(),
-                until,
-            },
-        );
-        Some(value)
+        known.retain(|_, known| known.until > now);
+        known.insert(key, Known { proof, until });
+    }
+}
+
+fn key(base: &str, repository: &str, credentials: &Credentials) -> Key {
+    Key {
+        base: base.to_owned(),
+        repository: repository.to_owned(),
+        credentials: Arc::new(credentials.clone()),
     }
 }
 
@@ -115,27 +182,31 @@ mod tests {
 
     #[test]
     fn challenges_are_taken_apart() {
-        let challenge = |realm: &str, service: Option<&str>, scope: Option<&str>| {
-            Some(Challenge {
+        let challenge = |realm: &str, service: Option<&str>, scope: Option<&str>, error: Option<&str>| {
+            Some(Challenge::Bearer(Bearer {
                 realm: realm.to_owned(),
                 service: service.map(str::to_owned),
                 scope: scope.map(str::to_owned),
-            })
+                error: error.map(str::to_owned),
+            }))
         };
+        let scope = Some("repository:x/y:pull,push");
         for (header, expected) in [
             (
-                r#"Bearer realm="https://a/token",service="a.io",scope="repository:x/y:pull,push""#,
-                challenge("https://a/token", Some("a.io"), Some("repository:x/y:pull,push")),
+                r#"Bearer realm="https://a/token",service="a.io",scope="repository:x/y:pull,push",error="invalid_token""#,
+                challenge("https://a/token", Some("a.io"), scope, Some("invalid_token")),
             ),
             (
                 r#"bearer realm="https://a/token""#,
-                challenge("https://a/token", None, None),
+                challenge("https://a/token", None, None, None),
             ),
             (
                 r"Bearer realm=https://a/token, service=b",
-                challenge("https://a/token", Some("b"), None),
+                challenge("https://a/token", Some("b"), None, None),
             ),
-            (r#"Basic realm="x""#, None),
+            (r#"Basic realm="x""#, Some(Challenge::Basic)),
+            ("basic", Some(Challenge::Basic)),
+            (r#"Digest realm="x""#, None),
             (r#"Bearer service="x""#, None),
             (r#"Bearer realm="unfinished"#, None),
             ("Bearer", None),
@@ -147,18 +218,32 @@ mod tests {
 
     #[test]
     fn tokens_live_as_long_as_their_realm_says() {
-        let (tokens, now) = (Tokens::default(), Instant::now());
-        let answer = |text: &str| serde_json::from_str(text).unwrap();
-        assert_eq!(tokens.put("b", "r", answer("{}"), now), None);
-        let put = tokens.put("b", "r", answer(r#"{"access_token":"t","expires_in":300}"#), now);
-        assert_eq!(put.as_deref(), Some("t"));
-        assert_eq!(
-            tokens.get("b", "r", now + Duration::from_secs(294)).as_deref(),
-            Some("t")
-        );
-        assert_eq!(tokens.get("b", "r", now + Duration::from_secs(295)), None);
-        assert_eq!(tokens.get("b", "other", now), None);
+        let (tokens, now, nobody) = (Tokens::default(), Instant::now(), Credentials::Anonymous);
+        let answer = |text: &str| serde_json::from_str::<TokenAnswer>(text).unwrap();
+        let bearer = |text: &str| Some(Proof::Bearer(Secret::new(text)));
+        assert_eq!(tokens.put("b", "r", &nobody, &answer("{}"), now), None);
+        let given = answer(r#"{"access_token":"t","expires_in":300}"#);
+        assert_eq!(tokens.put("b", "r", &nobody, &given, now), bearer("t"));
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(tokens.get("b", "r", &nobody, at(294)), bearer("t"));
+        assert_eq!(tokens.get("b", "r", &nobody, at(295)), None);
+        assert_eq!(tokens.get("b", "other", &nobody, now), None);
         let huge = answer(r#"{"token":"t","expires_in":18446744073709551615}"#);
-        assert_eq!(tokens.put("b", "r", huge, now).as_deref(), Some("t"));
+        assert_eq!(tokens.put("b", "r", &nobody, &huge, now), bearer("t"));
+    }
+
+    #[test]
+    fn nobodys_token_is_used_for_somebody_else() {
+        let (tokens, now) = (Tokens::default(), Instant::now());
+        let user = |password: &str| Credentials::Password {
+            username: "alice".to_owned(),
+            password: Secret::new(password),
+        };
+        let answer: TokenAnswer = serde_json::from_str(r#"{"token":"t"}"#).unwrap();
+        tokens.put("b", "r", &user("right"), &answer, now).unwrap();
+        assert!(tokens.get("b", "r", &user("right"), now).is_some());
+        for other in [user("wrong"), Credentials::Anonymous] {
+            assert_eq!(tokens.get("b", "r", &other, now), None, "{other:?}");
+        }
     }
 }

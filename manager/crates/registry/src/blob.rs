@@ -48,7 +48,7 @@ impl Registry {
     pub async fn blob(&self, reference: &Reference, digest: &Digest, size: u64) -> Result<BlobStream> {
         let mut stream = BlobStream {
             registry: self.clone(),
-            endpoint: Endpoint::of(reference),
+            endpoint: Endpoint::of(reference, self.hosts()),
             digest: *digest,
             size,
             offset: 0,

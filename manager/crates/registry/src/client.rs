@@ -1,20 +1,21 @@
-//! Requests: tokens, redirects, retries, and what an answer means.
+//! Requests: redirects, retries, and who asks.
 
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use reqwest::{Response, Url, redirect};
-use serde::Deserialize;
+use croze_model::{Credentials, Secret};
+use http::{HeaderValue, StatusCode, header};
+use reqwest::{RequestBuilder, Response, Url};
 
-use crate::auth::{Challenge, TokenAnswer, Tokens};
+use crate::answer::{
+    in_brackets, is_busy, is_redirect, is_refusal, is_the_registrys, retry_after, said_in, shown, small_body,
+};
+use crate::auth::Tokens;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
+use crate::hosts::Hosts;
+use crate::transport::{Clients, is_loopback_url};
 
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a registry may stay silent in the middle of an answer.
-const SILENCE: Duration = Duration::from_secs(60);
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 5;
 /// How often a request is tried that the registry was too busy for, or whose connection broke before the answer.
@@ -23,30 +24,26 @@ const ATTEMPTS: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// The longest wait, whatever `Retry-After` says.
 const MAX_WAIT: Duration = Duration::from_secs(10);
-/// How much of an error's body is read for its message, and of a realm's answer.
-const MAX_SMALL_BODY: u64 = 64 * 1024;
 
-/// A client of registries. Cheap to clone; connections and tokens are shared.
+/// A client of registries. Cheap to clone; connections and tokens are shared. It asks as nobody, unless [`Registry::asking_as`] says as whom.
 #[derive(Debug, Clone)]
 pub struct Registry {
     inner: Arc<Inner>,
+    credentials: Arc<Credentials>,
 }
 
 #[derive(Debug)]
 struct Inner {
     /// The first wait between two tries; it doubles.
     first_wait: Duration,
-    /// For the world: HTTPS, through the system's proxy if there is one. Made when first needed, because reading the system's certificates
-    /// takes time and may fail where no registry but a local one is used.
-    remote: OnceLock<reqwest::Client>,
-    /// For this host: no proxy.
-    local: OnceLock<reqwest::Client>,
+    hosts: Hosts,
+    clients: Clients,
     tokens: Tokens,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self::new()
+        Self::new(Hosts::default())
     }
 }
 
@@ -58,31 +55,69 @@ pub(crate) struct Ask {
     pub(crate) from: u64,
 }
 
+/// What a request proves who asks with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Proof {
+    Bearer(Secret),
+    Basic { username: String, password: Secret },
+}
+
+impl Proof {
+    pub(crate) fn put(&self, request: RequestBuilder) -> RequestBuilder {
+        match self {
+            Self::Bearer(token) => request.bearer_auth(token.expose()),
+            Self::Basic { username, password } => request.basic_auth(username, Some(password.expose())),
+        }
+    }
+}
+
 impl Registry {
-    /// A client.
+    /// A client; `hosts` says what is special about single registries.
     #[must_use]
-    pub fn new() -> Self {
-        Self::with_first_wait(FIRST_WAIT)
+    pub fn new(hosts: Hosts) -> Self {
+        Self::with_first_wait(hosts, FIRST_WAIT)
     }
 
     /// A client that does not wait between its tries.
     #[cfg(test)]
-    pub(crate) fn impatient() -> Self {
-        Self::with_first_wait(Duration::ZERO)
+    pub(crate) fn impatient(hosts: Hosts) -> Self {
+        Self::with_first_wait(hosts, Duration::ZERO)
     }
 
-    fn with_first_wait(first_wait: Duration) -> Self {
+    fn with_first_wait(hosts: Hosts, first_wait: Duration) -> Self {
         // Whoever installs a provider first has made the choice for the process; that is fine.
         drop(rustls::crypto::ring::default_provider().install_default());
         let inner = Inner {
             first_wait,
-            remote: OnceLock::new(),
-            local: OnceLock::new(),
+            hosts,
+            clients: Clients::default(),
             tokens: Tokens::default(),
         };
         Self {
             inner: Arc::new(inner),
+            credentials: Arc::default(),
         }
+    }
+
+    /// The same client on behalf of somebody: what it fetches is what they may see, and nobody else's tokens are used.
+    #[must_use]
+    pub fn asking_as(&self, credentials: Credentials) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            credentials: Arc::new(credentials),
+        }
+    }
+
+    pub(crate) fn hosts(&self) -> &Hosts {
+        &self.inner.hosts
+    }
+
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.inner.tokens
     }
 
     /// How long to wait before the next try after this many failures in a row.
@@ -113,10 +148,10 @@ impl Registry {
                 Err(RegistryError::TokenServer { .. }) => wait,
                 // A refused connection or an unknown host will not get better in a second; a broken one may.
                 Err(RegistryError::Unreachable { source, .. }) if !source.is_connect() => wait,
-                _ => return answer_or_error(endpoint, address, answer?).await,
+                _ => return self.answer_or_error(endpoint, address, answer?).await,
             };
             if attempt == ATTEMPTS {
-                return answer_or_error(endpoint, address, answer?).await;
+                return self.answer_or_error(endpoint, address, answer?).await;
             }
             tracing::debug!(
                 address = shown(address),
@@ -129,40 +164,21 @@ impl Registry {
         }
     }
 
-    /// One request, with a token if the registry wants one.
-    async fn authorized(
+    /// One request and the redirects that follow it. The proof goes nowhere but to the first address' own server.
+    pub(crate) async fn redirected(
         &self,
         endpoint: &Endpoint,
         address: &str,
         ask: &Ask,
-    ) -> Result<Response, RegistryError> {
-        let token = self
-            .inner
-            .tokens
-            .get(&endpoint.base, &endpoint.repository, Instant::now());
-        let response = self.redirected(endpoint, address, ask, token.as_deref()).await?;
-        // What another server asks for is none of the registry's tokens' business (CVE-2020-15157).
-        if response.status() != StatusCode::UNAUTHORIZED || !is_the_registrys(endpoint, &response) {
-            return Ok(response);
-        }
-        let token = self.token(endpoint, response.headers()).await?;
-        self.redirected(endpoint, address, ask, Some(&token)).await
-    }
-
-    /// One request and the redirects that follow it. The token goes to the first address only.
-    async fn redirected(
-        &self,
-        endpoint: &Endpoint,
-        address: &str,
-        ask: &Ask,
-        token: Option<&str>,
+        proof: Option<&Proof>,
     ) -> Result<Response, RegistryError> {
         let refused = |reason| RegistryError::Redirect {
             registry: endpoint.registry.clone(),
             address: shown(address),
             reason,
         };
-        let mut response = self.send(endpoint, address, ask, token).await?;
+        let mut response = self.send(endpoint, address, ask, proof).await?;
+        let first = response.url().origin();
         for _ in 0..MAX_REDIRECTS {
             if !is_redirect(response.status()) {
                 return Ok(response);
@@ -174,16 +190,17 @@ impl Registry {
             let next = location
                 .and_then(|location| response.url().join(location).ok())
                 .ok_or_else(|| refused("to nowhere"))?;
+            // Plain text may lead to plain text; HTTPS never leads to it.
             let safe = match next.scheme() {
                 "https" => true,
-                // Plain text may lead to plain text on this host; HTTPS never leads to it.
-                "http" => endpoint.loopback && response.url().scheme() == "http" && is_loopback_url(&next),
+                "http" => response.url().scheme() == "http" && self.may_be_plain(endpoint, &next),
                 _ => false,
             };
             if !safe {
                 return Err(refused("to an address that is not HTTPS"));
             }
-            response = self.send(endpoint, next.as_str(), ask, None).await?;
+            let proof = proof.filter(|_| next.origin() == first);
+            response = self.send(endpoint, next.as_str(), ask, proof).await?;
         }
         if is_redirect(response.status()) {
             Err(refused("too often"))
@@ -192,18 +209,34 @@ impl Registry {
         }
     }
 
+    /// Whether a registry that is spoken to without TLS may send us there without TLS: to itself, on this host if it is on this host, and to
+    /// what is configured so.
+    pub(crate) fn may_be_plain(&self, endpoint: &Endpoint, url: &Url) -> bool {
+        if !endpoint.plain {
+            return false;
+        }
+        if is_loopback_url(url) {
+            return endpoint.loopback;
+        }
+        let own = Url::parse(&endpoint.base).is_ok_and(|base| base.host_str() == url.host_str());
+        let configured = self.hosts().at(url);
+        own || configured.is_some_and(|(_, host)| host.plain_http == Some(true))
+    }
+
     async fn send(
         &self,
         endpoint: &Endpoint,
         address: &str,
         ask: &Ask,
-        token: Option<&str>,
+        proof: Option<&Proof>,
     ) -> Result<Response, RegistryError> {
-        let local = Url::parse(address).is_ok_and(|url| is_loopback_url(&url));
-        let mut request = self
-            .http(endpoint, local)
-            .await?
-            .get(address)
+        let url = Url::parse(address).map_err(|_| RegistryError::Address {
+            registry: endpoint.registry.clone(),
+            address: shown(address),
+        })?;
+        let client = self.client(endpoint, &url).await?;
+        let mut request = client
+            .get(url)
             // Bytes are hashed as they come: a transport encoding would change them.
             .header(header::ACCEPT_ENCODING, "identity");
         if let Some(accept) = &ask.accept {
@@ -212,245 +245,66 @@ impl Registry {
         if ask.from > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", ask.from));
         }
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
+        if let Some(proof) = proof {
+            request = proof.put(request);
         }
-        request.send().await.map_err(|source| RegistryError::Unreachable {
-            registry: endpoint.registry.clone(),
-            address: shown(address),
-            // The message names the address already, and the address may carry a signature that is nobody's business.
-            source: source.without_url(),
-        })
+        request
+            .send()
+            .await
+            .map_err(|source| unreachable(endpoint, address, source))
     }
 
-    async fn token(&self, endpoint: &Endpoint, headers: &HeaderMap) -> Result<String, RegistryError> {
-        let refused = |reason: &str| RegistryError::Unauthorized {
-            registry: endpoint.registry.clone(),
-            repository: endpoint.repository.clone(),
-            reason: reason.to_owned(),
-        };
-        let challenge = headers
-            .get_all(header::WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .find_map(Challenge::parse)
-            .ok_or_else(|| refused("it wants a user name and password"))?;
-        let mut realm =
-            Url::parse(&challenge.realm).map_err(|_| refused("it names no usable token server"))?;
-        if realm.scheme() != "https" && !(endpoint.loopback && is_loopback_url(&realm)) {
-            return Err(refused("its token server is not HTTPS"));
-        }
-        let scope = challenge
-            .scope
-            .unwrap_or_else(|| format!("repository:{}:pull", endpoint.repository));
-        realm.query_pairs_mut().append_pair("scope", &scope);
-        if let Some(service) = &challenge.service {
-            realm.query_pairs_mut().append_pair("service", service);
-        }
-        let mut response = self
-            .redirected(endpoint, realm.as_str(), &Ask::default(), None)
-            .await?;
+    pub(crate) async fn client(
+        &self,
+        endpoint: &Endpoint,
+        url: &Url,
+    ) -> Result<reqwest::Client, RegistryError> {
+        let inner = &self.inner;
+        inner.clients.of(&inner.hosts, &endpoint.registry, url).await
+    }
+
+    /// Lets successes, 404 and 416 through: their meaning depends on what was asked for.
+    async fn answer_or_error(
+        &self,
+        endpoint: &Endpoint,
+        address: &str,
+        mut response: Response,
+    ) -> Result<Response, RegistryError> {
         let status = response.status();
-        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            // It says nothing about the repository.
-            return Err(RegistryError::TokenServer {
+        if status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE)
+        {
+            return Ok(response);
+        }
+        let own = is_the_registrys(endpoint, &response);
+        let address = shown(if own { address } else { response.url().as_str() });
+        let body = small_body(&mut response).await;
+        // What Go's servers answer, docker-registry among them.
+        if own && endpoint.plain && String::from_utf8_lossy(&body).contains("HTTP request to an HTTPS server")
+        {
+            return Err(RegistryError::WantsTls {
                 registry: endpoint.registry.clone(),
-                address: shown(realm.as_str()),
                 status: status.to_string(),
             });
         }
-        if !status.is_success() {
-            return Err(refused(&format!("its token server answered {status}")));
+        let said = said_in(&body);
+        if is_refusal(status) && own {
+            let reason = said.unwrap_or_else(|| format!("it answered {status}"));
+            return Err(self.refused(endpoint, reason));
         }
-        let body = small_body(&mut response).await;
-        let answer: TokenAnswer =
-            serde_json::from_slice(&body).map_err(|_| refused("its token server's answer is malformed"))?;
-        self.inner
-            .tokens
-            .put(&endpoint.base, &endpoint.repository, answer, Instant::now())
-            .ok_or_else(|| refused("its token server gave no token"))
-    }
-
-    async fn http(&self, endpoint: &Endpoint, local: bool) -> Result<reqwest::Client, RegistryError> {
-        let cell = if local {
-            &self.inner.local
-        } else {
-            &self.inner.remote
-        };
-        if let Some(client) = cell.get() {
-            return Ok(client.clone());
-        }
-        // Reads the system's certificates from their files.
-        let built = tokio::task::spawn_blocking(move || build_client(local)).await;
-        let failed = |source| RegistryError::Client {
+        Err(RegistryError::Status {
             registry: endpoint.registry.clone(),
-            source,
-        };
-        let client = match built {
-            Ok(built) => built.map_err(failed)?,
-            // The thread panicked or the runtime is going down: build it here, which then fails or works for itself.
-            Err(_) => build_client(local).map_err(failed)?,
-        };
-        Ok(cell.get_or_init(|| client).clone())
+            address,
+            status: status.to_string(),
+            said: in_brackets(said),
+        })
     }
 }
 
-fn build_client(local: bool) -> reqwest::Result<reqwest::Client> {
-    let builder = reqwest::Client::builder()
-        .user_agent(concat!("croze/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(SILENCE)
-        // Followed by hand, so that credentials stay here.
-        .redirect(redirect::Policy::none());
-    if local {
-        builder.no_proxy().tls_certs_only([]).build()
-    } else {
-        builder.build()
-    }
-}
-
-fn is_loopback_url(url: &Url) -> bool {
-    url.host_str().is_some_and(crate::endpoint::is_loopback)
-}
-
-/// Whether an answer comes from the registry itself, and not from where it redirected to.
-fn is_the_registrys(endpoint: &Endpoint, response: &Response) -> bool {
-    Url::parse(&endpoint.base).is_ok_and(|base| base.origin() == response.url().origin())
-}
-
-/// An address as it is shown: what follows the path may be a signature that lets everybody in who reads it.
-fn shown(address: &str) -> String {
-    let Ok(mut url) = Url::parse(address) else {
-        return address.split(['?', '#']).next().unwrap_or_default().to_owned();
-    };
-    url.set_query(None);
-    url.set_fragment(None);
-    // Fails only for addresses that can have neither.
-    if url.set_username("").is_err() || url.set_password(None).is_err() {
-        return url.scheme().to_owned();
-    }
-    url.to_string()
-}
-
-fn is_refusal(status: StatusCode) -> bool {
-    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-}
-
-fn is_redirect(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::MOVED_PERMANENTLY
-            | StatusCode::FOUND
-            | StatusCode::SEE_OTHER
-            | StatusCode::TEMPORARY_REDIRECT
-            | StatusCode::PERMANENT_REDIRECT
-    )
-}
-
-fn is_busy(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-    )
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-/// Lets successes, 404 and 416 through: their meaning depends on what was asked for.
-async fn answer_or_error(
-    endpoint: &Endpoint,
-    address: &str,
-    mut response: Response,
-) -> Result<Response, RegistryError> {
-    let status = response.status();
-    if status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE) {
-        return Ok(response);
-    }
-    let own = is_the_registrys(endpoint, &response);
-    let address = shown(if own { address } else { response.url().as_str() });
-    let said = said(&mut response).await;
-    if is_refusal(status) && own {
-        return Err(RegistryError::Unauthorized {
-            registry: endpoint.registry.clone(),
-            repository: endpoint.repository.clone(),
-            reason: said.unwrap_or_else(|| format!("it answered {status}")),
-        });
-    }
-    Err(RegistryError::Status {
+pub(crate) fn unreachable(endpoint: &Endpoint, address: &str, source: reqwest::Error) -> RegistryError {
+    RegistryError::Unreachable {
         registry: endpoint.registry.clone(),
-        address,
-        status: status.to_string(),
-        said: in_brackets(said),
-    })
-}
-
-/// A registry's message, as it follows ours.
-pub(crate) fn in_brackets(said: Option<String>) -> String {
-    said.map(|said| format!(" ({said})")).unwrap_or_default()
-}
-
-/// What an error's body says (distribution specification, "Error Codes").
-pub(crate) async fn said(response: &mut Response) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Body {
-        errors: Vec<Item>,
-    }
-    #[derive(Deserialize)]
-    struct Item {
-        code: Option<String>,
-        message: Option<String>,
-    }
-    let body = small_body(response).await;
-    let item = serde_json::from_slice::<Body>(&body)
-        .ok()?
-        .errors
-        .into_iter()
-        .next()?;
-    let text = item.message.filter(|message| !message.is_empty()).or(item.code)?;
-    // It is shown on a terminal: nothing but plain text, and not much of it.
-    Some(text.chars().filter(|c| !c.is_control()).take(200).collect())
-}
-
-/// The beginning of a body, as much as came.
-async fn small_body(response: &mut Response) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Ok(Some(piece)) = response.chunk().await {
-        body.extend_from_slice(&piece);
-        if body.len() as u64 > MAX_SMALL_BODY {
-            break;
-        }
-    }
-    body
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_shown_without_what_lets_one_in() {
-        for (address, expected) in [
-            (
-                "https://cdn.example/a/b?X-Amz-Signature=secret#x",
-                "https://cdn.example/a/b",
-            ),
-            ("https://user:secret@r.example/v2/", "https://r.example/v2/"),
-            ("https://r.example/v2/a", "https://r.example/v2/a"),
-            ("no address?secret", "no address"),
-        ] {
-            assert_eq!(shown(address), expected);
-        }
+        address: shown(address),
+        // The message names the address already, and the address may carry a signature that is nobody's business.
+        source: source.without_url(),
     }
 }

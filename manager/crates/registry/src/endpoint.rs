@@ -1,11 +1,13 @@
-//! Where a registry is: its base URL, and whether it is on this host.
+//! Where a registry is: its base URL, whether it is on this host, and whether it is spoken to without TLS.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use croze_model::Reference;
 
+use crate::hosts::Hosts;
+
 /// Docker Hub's name in references, and the host that serves it.
-const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
+pub(crate) const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
 /// A repository at a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -18,20 +20,36 @@ pub(crate) struct Endpoint {
     pub(crate) repository: String,
     /// Whether it is reached over the loopback interface.
     pub(crate) loopback: bool,
+    /// Whether it is spoken to without TLS.
+    pub(crate) plain: bool,
 }
 
 impl Endpoint {
-    pub(crate) fn of(reference: &Reference) -> Self {
-        let registry = reference.domain();
-        let loopback = is_loopback(registry);
+    pub(crate) fn of(reference: &Reference, hosts: &Hosts) -> Self {
+        Self::new(reference.domain(), reference.path(), hosts)
+    }
+
+    /// A registry without any repository.
+    pub(crate) fn of_registry(registry: &str, hosts: &Hosts) -> Self {
+        Self::new(registry, "", hosts)
+    }
+
+    fn new(registry: &str, repository: &str, hosts: &Hosts) -> Self {
         let host = if registry == HUB.0 { HUB.1 } else { registry };
-        let scheme = if loopback { "http" } else { "https" };
+        let plain = hosts.is_plain(registry);
+        let scheme = if plain { "http" } else { "https" };
         Self {
             registry: registry.to_owned(),
             base: format!("{scheme}://{host}"),
-            repository: reference.path().to_owned(),
-            loopback,
+            repository: repository.to_owned(),
+            loopback: is_loopback(registry),
+            plain,
         }
+    }
+
+    /// Where it is asked whether it is a registry at all.
+    pub(crate) fn root_url(&self) -> String {
+        format!("{}/v2/", self.base)
     }
 
     pub(crate) fn manifest_url(&self, identifier: &str) -> String {
@@ -79,7 +97,7 @@ mod tests {
     fn references_become_addresses() {
         let url = |text: &str| {
             let reference: Reference = text.parse().unwrap();
-            Endpoint::of(&reference).manifest_url(&reference.identifier())
+            Endpoint::of(&reference, &Hosts::default()).manifest_url(&reference.identifier())
         };
         assert_eq!(
             url("debian"),

@@ -1,5 +1,7 @@
 //! What can go wrong at a registry.
 
+use std::path::PathBuf;
+
 use croze_model::{Digest, DigestError, Error, ErrorKind, Platform};
 
 /// A failure at a registry.
@@ -25,15 +27,117 @@ pub enum RegistryError {
         #[source]
         source: reqwest::Error,
     },
-    /// The registry wants credentials, or refuses.
-    #[error("registry {registry} refuses access to repository {repository}: {reason}")]
-    Unauthorized {
+    /// A file of certificates cannot be read.
+    #[error("cannot read the {what} for registry {registry} in {}", path.display())]
+    ReadPem {
+        /// The registry.
+        registry: String,
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of certificates holds something else.
+    #[error("cannot use the {what} for registry {registry} in {}", path.display())]
+    Pem {
+        /// The registry.
+        registry: String,
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// A file of certificates holds none.
+    #[error("there is no certificate (PEM) for registry {registry} in {}", path.display())]
+    NoCertificate {
+        /// The registry.
+        registry: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The thread that set the client up is gone: this program ends.
+    #[error("the connection to registry {registry} was not set up: the daemon is ending")]
+    CutOff {
+        /// The registry.
+        registry: String,
+    },
+    /// An address that none can be.
+    #[error("registry {registry} has no usable address: {address}")]
+    Address {
+        /// The registry.
+        registry: String,
+        /// What it came to.
+        address: String,
+    },
+    /// A name that no registry can have.
+    #[error("{name:?} is no registry's name")]
+    Name {
+        /// As given.
+        name: String,
+    },
+    /// Something else answers there.
+    #[error("there is no registry at {registry}: {address} answered {status}")]
+    NoRegistry {
+        /// The registry.
+        registry: String,
+        /// The address that every registry answers.
+        address: String,
+        /// The status code and its text.
+        status: String,
+    },
+    /// The registry wants to know who asks.
+    #[error("registry {registry} gives repository {repository} to no anonymous users: {reason}")]
+    NoCredentials {
         /// The registry.
         registry: String,
         /// The repository.
         repository: String,
         /// What it said.
         reason: String,
+    },
+    /// The registry does not believe who asks.
+    #[error("registry {registry} does not accept the password or token of {who}: {reason}")]
+    WrongCredentials {
+        /// The registry.
+        registry: String,
+        /// Who asked.
+        who: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The registry knows who asks, and refuses.
+    #[error("registry {registry} denies {who} access to repository {repository}: {reason}")]
+    Denied {
+        /// The registry.
+        registry: String,
+        /// The repository.
+        repository: String,
+        /// Who asked.
+        who: String,
+        /// What it said.
+        reason: String,
+    },
+    /// Plain HTTP is spoken to a registry that speaks HTTPS.
+    #[error("registry {registry} speaks HTTPS, and was asked in plain HTTP: it answered {status}")]
+    WantsTls {
+        /// The registry.
+        registry: String,
+        /// The status code and its text.
+        status: String,
+    },
+    /// There is no way to ask for access.
+    #[error("cannot ask registry {registry} for access: {reason}")]
+    NoToken {
+        /// The registry.
+        registry: String,
+        /// Why.
+        reason: &'static str,
     },
     /// The server that gives tokens does not work, which says nothing about the repository.
     #[error("the token server of registry {registry} answered {status} for {address}")]
@@ -146,6 +250,12 @@ pub enum RegistryError {
         /// Why.
         reason: String,
     },
+    /// A manifest of the form that was used until 2016.
+    #[error("the manifest of {what} has schema version 1, which is not supported")]
+    SchemaOne {
+        /// What was asked for.
+        what: String,
+    },
     /// A digest of another algorithm, or none.
     #[error("the manifest of {what} names something by an unusable digest")]
     BadDigest {
@@ -184,14 +294,39 @@ impl From<RegistryError> for Error {
             R::Client { source, .. } => new(ErrorKind::Internal, "connect")
                 .because(source)
                 .hint("are the system's CA certificates installed?"),
-            R::Unreachable { source, .. } => {
-                let advice = advice(&source);
+            R::Unreachable {
+                registry, source, ..
+            } => {
+                let advice = advice(&source, &registry);
                 new(ErrorKind::Unavailable, "connect")
                     .because(source)
                     .hint(advice)
             }
-            R::Unauthorized { .. } => new(ErrorKind::Unauthenticated, "resolve")
-                .hint("the repository may not exist, or it is private: only anonymous access is supported"),
+            R::ReadPem { source, .. } => new(ErrorKind::Internal, "connect")
+                .because(source)
+                .hint("the file is named in the daemon's croze.toml, in the part of this registry"),
+            R::Pem { source, .. } => new(ErrorKind::Internal, "connect")
+                .because(source)
+                .hint("the file must hold PEM; it is named in the daemon's croze.toml, in the part of this registry"),
+            R::NoCertificate { .. } => new(ErrorKind::Internal, "connect")
+                .hint("the file is named in the daemon's croze.toml, in the part of this registry"),
+            R::CutOff { .. } => new(ErrorKind::Cancelled, "connect"),
+            R::Address { .. } => new(ErrorKind::Unavailable, "connect"),
+            R::Name { .. } => new(ErrorKind::InvalidArgument, "login")
+                .hint("write HOST[:PORT], such as registry.example or localhost:5000"),
+            R::NoRegistry { .. } => new(ErrorKind::NotFound, "login").hint("check the name and the port"),
+            R::NoCredentials { registry, .. } => new(ErrorKind::Unauthenticated, "resolve").hint(format!(
+                "log in with: croze login {registry} (or the repository does not exist)"
+            )),
+            R::WrongCredentials { registry, .. } => new(ErrorKind::Unauthenticated, "resolve")
+                .hint(format!("log in again with: croze login {registry}")),
+            R::Denied { registry, .. } => new(ErrorKind::PermissionDenied, "resolve").hint(format!(
+                "the repository may not exist; else ask its owner for access, or log in as somebody else with: croze login {registry}"
+            )),
+            R::WantsTls { registry, .. } => new(ErrorKind::Unavailable, "connect").hint(format!(
+                "say so in the daemon's croze.toml: [registries.\"{registry}\"] plain-http = false (and ca = \"/path\")"
+            )),
+            R::NoToken { .. } => new(ErrorKind::Unavailable, "resolve"),
             R::UnknownImage { .. } => {
                 new(ErrorKind::NotFound, "resolve").hint("check the spelling of the repository and the tag")
             }
@@ -210,6 +345,9 @@ impl From<RegistryError> for Error {
                 }
             }
             R::Malformed { .. } => new(ErrorKind::Corrupt, "resolve"),
+            R::SchemaOne { .. } => new(ErrorKind::Unsupported, "resolve").hint(
+                "pull and push the image once with a tool that still reads it (skopeo, docker before 28): that converts it",
+            ),
             R::BadDigest { source, .. } => new(ErrorKind::Unsupported, "resolve").because(source),
             R::MediaType { .. } => new(ErrorKind::Unsupported, "resolve"),
             R::NoPlatform { .. } => {
@@ -220,14 +358,24 @@ impl From<RegistryError> for Error {
 }
 
 /// What to do about a registry that gives no answer.
-fn advice(source: &reqwest::Error) -> &'static str {
+fn advice(source: &reqwest::Error, registry: &str) -> String {
     let mut cause: Option<&dyn std::error::Error> = Some(source);
     while let Some(error) = cause {
         // The TLS library's errors are not reachable by type through the layers between.
-        if error.to_string().contains("certificate") {
-            return "its certificate is not trusted here: add the authority that issued it to the system's certificates";
+        let text = error.to_string();
+        if text.contains("certificate") {
+            return format!(
+                "its certificate is not trusted here: name the authority that issued it in the daemon's croze.toml \
+                 ([registries.\"{registry}\"] ca = \"/path\"), or add it to the system's certificates"
+            );
+        }
+        if text.contains("InvalidContentType") || text.contains("corrupt message") {
+            return format!(
+                "it does not speak HTTPS. If it is meant to speak plain HTTP, say so in the daemon's croze.toml: \
+                 [registries.\"{registry}\"] plain-http = true"
+            );
         }
         cause = error.source();
     }
-    "check the name and the port, and that the registry runs and this host may reach it"
+    "check the name and the port, and that the registry runs and this host may reach it".to_owned()
 }

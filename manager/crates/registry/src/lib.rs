@@ -14,25 +14,33 @@
 //! Invariants:
 //! - Nothing from a registry is trusted: a manifest's digest is checked against the reference, the index that named it and the registry's own
 //!   header; a document that is a manifest and an index at once is refused (CVE-2021-41190); sizes are bounded before bytes are read.
-//! - Credentials (tokens) go to the registry only: never along a redirect. URLs in descriptors ("foreign layers") are never fetched
-//!   (CVE-2020-15157): such a blob is asked for at the registry like any other.
-//! - Registries on loopback addresses are spoken to in plain HTTP, all others in HTTPS.
+//! - Credentials and tokens go to the registry and its token server only: never along a redirect to another one. URLs in descriptors
+//!   ("foreign layers") are never fetched (CVE-2020-15157): such a blob is asked for at the registry like any other.
+//! - Nobody's tokens are used for somebody else, and no message shows a secret.
+//! - Registries on loopback addresses, and those that are configured so, are spoken to in plain HTTP, all others in HTTPS. HTTPS never
+//!   becomes HTTP because it failed.
 //!
-//! What it deliberately does not do (yet): logins, mirrors, push. Blobs' digests are checked by who stores them.
+//! What it deliberately does not do (yet): mirrors, push. Blobs' digests are checked by who stores them; who keeps credentials is the client.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod auth;
+mod authorize;
 mod blob;
 mod client;
 mod endpoint;
 mod error;
+mod hosts;
 mod manifest;
 #[cfg(test)]
 mod test_server;
+mod transport;
 
+pub use authorize::LoggedIn;
 pub use blob::BlobStream;
 pub use client::Registry;
 pub use error::RegistryError;
+pub use hosts::{ClientCertificate, Host, Hosts};
 pub use manifest::{Resolved, parse_digest};
 
 /// The largest manifest or index that is read, in bytes (the distribution specification's recommendation).

@@ -7,7 +7,8 @@ use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use serde::Deserialize;
 
 use crate::MAX_MANIFEST;
-use crate::client::{Ask, Registry, in_brackets, said};
+use crate::answer::{in_brackets, said};
+use crate::client::{Ask, Registry};
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 
@@ -15,6 +16,10 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const SCHEMA_1: [&str; 2] = [
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+];
 const ACCEPT: HeaderValue = HeaderValue::from_static(
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json",
@@ -73,7 +78,7 @@ impl Registry {
     /// `NotFound` for an unknown image or a platform that it does not have, `Unavailable` if the registry cannot be reached,
     /// `Unauthenticated`, `Corrupt` if what it says is not what it should be.
     pub async fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Resolved> {
-        let endpoint = Endpoint::of(reference);
+        let endpoint = Endpoint::of(reference, self.hosts());
         let what = reference.familiar();
         let promised = reference.digest().map(|digest| (*digest, "the reference"));
         let (bytes, digest, document) = self.document(&endpoint, reference, &what, promised, None).await?;
@@ -154,6 +159,10 @@ impl Registry {
                 .trim()
                 .to_ascii_lowercase()
         });
+        if media_type.as_deref().is_some_and(|text| SCHEMA_1.contains(&text)) {
+            // Before its digest is looked at: that of a signed one is of a part of it only.
+            return Err(schema_1(what));
+        }
         let claimed =
             header(&response, "docker-content-digest").and_then(|value| value.parse::<Digest>().ok());
         let limit = size.unwrap_or(MAX_MANIFEST).min(MAX_MANIFEST);
@@ -235,9 +244,7 @@ fn parse(bytes: &[u8], served_as: Option<&str>, what: &str) -> Result<Document, 
         return Err(malformed("it is an index and a manifest at once".to_owned()));
     }
     if shape.fs_layers.is_some() || shape.schema_version == Some(1) {
-        return Err(malformed(
-            "it has schema version 1, which is no longer supported: push the image again".to_owned(),
-        ));
+        return Err(schema_1(what));
     }
     if shape.schema_version != Some(2) {
         return Err(malformed("it has no schema version 2".to_owned()));
@@ -272,6 +279,12 @@ fn parse(bytes: &[u8], served_as: Option<&str>, what: &str) -> Result<Document, 
     document.map_err(|error| malformed(error.to_string()))
 }
 
+fn schema_1(what: &str) -> RegistryError {
+    RegistryError::SchemaOne {
+        what: what.to_owned(),
+    }
+}
+
 /// The index's entry for a platform.
 fn choose<'a>(index: &'a ImageIndex, wanted: &Platform, what: &str) -> Result<&'a Descriptor, RegistryError> {
     let platforms = || {
@@ -287,9 +300,10 @@ fn choose<'a>(index: &'a ImageIndex, wanted: &Platform, what: &str) -> Result<&'
             ))
         })
     };
-    // A variant that is asked for and there exactly comes first.
-    let exact = platforms().find(|(_, platform)| platform == wanted);
-    if let Some((entry, _)) = exact.or_else(|| platforms().find(|(_, platform)| platform.satisfies(wanted))) {
+    let best = platforms()
+        .filter_map(|(entry, platform)| Some((platform.rank(wanted)?, entry)))
+        .min_by_key(|(rank, _)| *rank);
+    if let Some((_, entry)) = best {
         return Ok(entry);
     }
     if let [only] = index.manifests().as_slice()
@@ -363,6 +377,7 @@ mod tests {
             (both.as_str(), Some(OCI_INDEX), "an index and a manifest at once"),
             (&manifest(OCI_MANIFEST), Some(OCI_INDEX), "served as"),
             (r#"{"schemaVersion":1,"fsLayers":[]}"#, None, "schema version 1"),
+            (r#"{"schemaVersion":1}"#, None, "schema version 1"),
             (r#"{"manifests":[]}"#, None, "no schema version 2"),
             (
                 r#"{"schemaVersion":2,"layers":[]}"#,

@@ -6,17 +6,19 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 /// What was asked for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Request {
+    pub(crate) method: String,
     /// With the query.
     pub(crate) path: String,
     /// Lower-case names.
     pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Request {
@@ -111,10 +113,21 @@ async fn serve(stream: TcpStream, answer: Arc<Answer>, seen: Arc<Mutex<Vec<Reque
     while stream.read_line(&mut line).await.is_ok_and(|n| n > 0) && !line.trim().is_empty() {
         match line.trim().split_once(": ") {
             Some((name, value)) => request.headers.push((name.to_lowercase(), value.to_owned())),
-            None => request.path = line.split(' ').nth(1).unwrap_or_default().to_owned(),
+            None => {
+                let mut words = line.split(' ').map(str::to_owned);
+                request.method = words.next().unwrap_or_default();
+                request.path = words.next().unwrap_or_default();
+            }
         }
         line.clear();
     }
+    let length = request
+        .header("content-length")
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    request.body = String::from_utf8(body).unwrap();
     let reply = answer(&request);
     seen.lock().unwrap().push(request);
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status);

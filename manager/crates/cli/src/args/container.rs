@@ -103,6 +103,12 @@ pub(crate) struct ContainerArgs {
     /// When to fetch the image
     #[arg(long, value_enum, value_name = "POLICY", default_value = "missing")]
     pub(crate) pull: PullPolicy,
+    /// Platform of the image, as os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
+    /// Who asks at the registry [default: what `login` has kept]
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub(crate) creds: Option<String>,
     /// The image, then the command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
     pub(crate) words: Vec<String>,

@@ -7,7 +7,7 @@ use croze_client::{Client, Error};
 
 use crate::args::{ContainerArgs, PullPolicy};
 use crate::failure::Failure;
-use crate::verbs::images;
+use crate::verbs::images::{self, Source};
 use crate::{output, values};
 
 /// `croze create`
@@ -32,9 +32,14 @@ pub(super) async fn create(
     args: ContainerArgs,
     stdin: Stdin,
 ) -> Result<CreateContainerResponse, Failure> {
-    let policy = args.pull;
+    let (policy, creds) = (args.pull, args.creds.clone());
     let request = request(args, stdin)?;
-    ensure_image(client, &request.image, policy).await?;
+    let source = Source {
+        image: &request.image,
+        platform: given(&request.platform),
+        creds: creds.as_deref(),
+    };
+    ensure_image(client, &source, policy).await?;
     let created = client
         .containers()
         .create_container(request)
@@ -47,7 +52,12 @@ pub(super) async fn create(
     Ok(created)
 }
 
-async fn ensure_image(client: &Client, image: &str, policy: PullPolicy) -> Result<(), Failure> {
+fn given(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+async fn ensure_image(client: &Client, source: &Source<'_>, policy: PullPolicy) -> Result<(), Failure> {
+    let image = source.image;
     match policy {
         PullPolicy::Never => return Ok(()),
         PullPolicy::Always => {}
@@ -59,7 +69,11 @@ async fn ensure_image(client: &Client, image: &str, policy: PullPolicy) -> Resul
                 })
                 .await;
             match resolved.map_err(Error::from) {
-                Ok(_) => return Ok(()),
+                // One for another platform than the one that is asked for is as good as none.
+                Ok(resolved) => match source.platform {
+                    Some(wanted) if resolved.get_ref().platform != wanted => {}
+                    _ => return Ok(()),
+                },
                 Err(error) if error.kind() == Some(ErrorKind::NotFound) => {
                     output::notice(&format!("Unable to find image '{image}' locally"));
                 }
@@ -67,7 +81,7 @@ async fn ensure_image(client: &Client, image: &str, policy: PullPolicy) -> Resul
             }
         }
     }
-    let result = images::fetch(client, image, None, false).await?;
+    let result = images::fetch(client, source, false).await?;
     output::notice(&format!(
         "{}: {}",
         result.reference,
@@ -112,6 +126,7 @@ fn request(args: ContainerArgs, stdin: Stdin) -> Result<CreateContainerRequest, 
         cap_add: args.cap_add,
         cap_drop: args.cap_drop,
         read_only: args.read_only,
+        platform: args.platform.unwrap_or_default(),
     })
 }
 

@@ -12,14 +12,22 @@ use crate::listing::{Format, Title};
 use crate::output;
 use crate::progress::{self, Display};
 use crate::template::Value;
-use crate::{human, verbs};
+use crate::{credentials, human, verbs};
 
 /// What a list shows where there is no name, tag or digest.
 const NONE: &str = "<none>";
 
 /// `croze pull`
 pub(super) async fn pull(client: &Client, args: &PullArgs) -> Result<u8, Failure> {
-    let result = fetch(client, &args.image, args.platform.as_deref(), args.quiet).await?;
+    let source = Source {
+        image: &args.image,
+        platform: args.platform.as_deref(),
+        creds: args.creds.as_deref(),
+    };
+    let result = fetch(client, &source, args.quiet).await?;
+    for warning in &result.warnings {
+        output::notice(&format!("WARNING: {warning}"));
+    }
     if !args.quiet {
         output::line(&format!("Digest: {}", result.digest))?;
         let status = if result.up_to_date {
@@ -34,16 +42,22 @@ pub(super) async fn pull(client: &Client, args: &PullArgs) -> Result<u8, Failure
     Ok(0)
 }
 
+/// What is to be pulled, and on whose behalf.
+pub(super) struct Source<'a> {
+    /// The reference.
+    pub(super) image: &'a str,
+    /// The platform, if one is asked for by name.
+    pub(super) platform: Option<&'a str>,
+    /// `USER[:PASSWORD]`, if the command line has it.
+    pub(super) creds: Option<&'a str>,
+}
+
 /// Pulls an image and shows the progress.
-pub(super) async fn fetch(
-    client: &Client,
-    reference: &str,
-    platform: Option<&str>,
-    quiet: bool,
-) -> Result<PullResult, Failure> {
+pub(super) async fn fetch(client: &Client, source: &Source<'_>, quiet: bool) -> Result<PullResult, Failure> {
     let request = PullRequest {
-        reference: reference.to_owned(),
-        platform: platform.unwrap_or_default().to_owned(),
+        reference: source.image.to_owned(),
+        platform: source.platform.unwrap_or_default().to_owned(),
+        credentials: credentials::for_image(source.image, source.creds).await?,
     };
     let mut events = client
         .images()

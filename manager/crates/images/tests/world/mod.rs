@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use croze_images::{Images, Progress, PullOptions, Pulled, RemoveOptions};
 use croze_model::{Digest, Reference, Result};
+use croze_registry::Registry;
 use croze_snapshots::Snapshots;
 use test_server::{Request, Server};
 
@@ -190,7 +191,7 @@ pub(crate) async fn open(root: &Path) -> (Snapshots, Images) {
     let root = root.to_owned();
     tokio::task::spawn_blocking(move || {
         let snapshots = Snapshots::open(&root).unwrap();
-        let images = Images::open(&root, snapshots.clone()).unwrap();
+        let images = Images::open(&root, snapshots.clone(), Registry::default()).unwrap();
         (snapshots, images)
     })
     .await
@@ -236,6 +237,7 @@ pub(crate) fn layer(files: &[(&str, &str)]) -> Layer {
 /// The images made here are for this platform, whatever the test runs on.
 pub(crate) fn platform(text: &str) -> PullOptions {
     PullOptions {
-        platform: text.parse().unwrap(),
+        platform: Some(text.parse().unwrap()),
+        ..PullOptions::default()
     }
 }

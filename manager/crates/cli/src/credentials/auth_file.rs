@@ -1,0 +1,316 @@
+//! One file of credentials: docker's `config.json`, podman's `auth.json`.
+//!
+//! ```json
+//! { "auths": { "registry.example:5000": { "auth": "base64(user:password)", "identitytoken": "…" } },
+//!   "credHelpers": { "gcr.example": "gcloud" },
+//!   "credsStore": "pass" }
+//! ```
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use croze_client::v1::RegistryCredentials;
+use serde_json::{Map, Value, json};
+
+use crate::credentials::{HUB, key, registry_of};
+
+/// The largest file that is read.
+const MAX_FILE: u64 = 8 << 20;
+
+/// Why a file of credentials cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AuthFileError {
+    #[error("cannot {call} {}: {source}", path.display())]
+    File {
+        call: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The parser's words are left out: they might show a part of the file.
+    #[error("{} is no file of credentials: line {line} is not JSON as it should be", path.display())]
+    Json { path: PathBuf, line: usize },
+}
+
+/// A file as it was read; what it holds besides credentials is kept.
+#[derive(Debug, Default)]
+pub(crate) struct AuthFile {
+    path: PathBuf,
+    root: Map<String, Value>,
+}
+
+impl AuthFile {
+    /// Reads a file; one that is not there, or empty, holds nothing.
+    pub(crate) fn read(path: &Path) -> Result<Self, AuthFileError> {
+        let failed = |source| AuthFileError::File {
+            call: "read",
+            path: path.to_owned(),
+            source,
+        };
+        let text = match fs::metadata(path) {
+            Ok(metadata) if metadata.len() > MAX_FILE => {
+                return Err(failed(io::ErrorKind::FileTooLarge.into()));
+            }
+            Ok(_) => fs::read_to_string(path).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(failed(error)),
+        };
+        let root = if text.trim().is_empty() {
+            Map::new()
+        } else {
+            serde_json::from_str(&text).map_err(|error| AuthFileError::Json {
+                path: path.to_owned(),
+                line: error.line(),
+            })?
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            root,
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The helper that is named for this registry alone.
+    pub(crate) fn own_helper(&self, registry: &str) -> Option<String> {
+        let helpers = self.root.get("credHelpers")?.as_object()?;
+        let name = helpers
+            .iter()
+            .find(|(name, _)| registry_of(name) == registry)?
+            .1
+            .as_str()?;
+        Some(name.to_owned()).filter(|name| !name.is_empty())
+    }
+
+    /// The helper for every registry that has none of its own.
+    pub(crate) fn common_helper(&self) -> Option<String> {
+        let name = self.root.get("credsStore")?.as_str()?;
+        Some(name.to_owned()).filter(|name| !name.is_empty())
+    }
+
+    /// What `auths` has for a repository: under its own path (podman's way), a part of that, or its registry.
+    pub(crate) fn get(&self, registry: &str, repository: &str) -> Option<RegistryCredentials> {
+        let auths = self.root.get("auths")?.as_object()?;
+        let mut path = format!("{registry}/{repository}");
+        loop {
+            if let Some(found) = auths.get(&path).and_then(entry) {
+                return Some(found);
+            }
+            match path.rfind('/') {
+                Some(slash) => path.truncate(slash),
+                None => break,
+            }
+        }
+        let whole = |name: &str| !name.contains('/') || name.contains("://");
+        auths
+            .iter()
+            .filter(|(name, _)| whole(name) && registry_of(name) == registry)
+            .find_map(|(_, value)| entry(value))
+    }
+
+    /// Whether `auths` has an entry for the registry, if only an empty one that says that a helper knows.
+    pub(crate) fn has(&self, registry: &str) -> bool {
+        let auths = self.root.get("auths").and_then(Value::as_object);
+        auths.is_some_and(|auths| auths.keys().any(|name| is_for(name, registry)))
+    }
+
+    /// Keeps credentials in `auths`; `None` for an empty entry, which says that a helper knows.
+    pub(crate) fn set(&mut self, registry: &str, credentials: Option<&RegistryCredentials>) {
+        self.remove(registry);
+        let value = credentials.map_or_else(
+            || json!({}),
+            |credentials| {
+                let auth = STANDARD.encode(format!("{}:{}", credentials.username, credentials.password));
+                if credentials.identity_token.is_empty() {
+                    json!({ "auth": auth })
+                } else {
+                    json!({ "auth": auth, "identitytoken": credentials.identity_token })
+                }
+            },
+        );
+        let auths = self.root.entry("auths").or_insert_with(|| json!({}));
+        if !auths.is_object() {
+            *auths = json!({});
+        }
+        auths[key(registry)] = value;
+    }
+
+    /// Takes the registry's entries away; says whether there was one.
+    pub(crate) fn remove(&mut self, registry: &str) -> bool {
+        let Some(auths) = self.root.get_mut("auths").and_then(Value::as_object_mut) else {
+            return false;
+        };
+        let before = auths.len();
+        auths.retain(|name, _| !is_for(name, registry));
+        auths.len() < before
+    }
+
+    /// Writes the file: readable by its owner only, and whole or not at all. A file that a symbolic link leads to stays there.
+    pub(crate) fn save(&self) -> Result<(), AuthFileError> {
+        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let failed = |call| {
+            let path = path.clone();
+            move |source| AuthFileError::File { call, path, source }
+        };
+        let directory = path.parent().unwrap_or(Path::new("."));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(failed("make the directory of"))?;
+        let text = format!("{:#}\n", Value::Object(self.root.clone()));
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.new", std::process::id()));
+        let new = directory.join(name);
+        write_private(&new, &text)
+            .and_then(|()| fs::rename(&new, &path))
+            .and_then(|()| File::open(directory)?.sync_all())
+            .map_err(|source| {
+                // It may not have been made; then there is nothing to remove.
+                drop(fs::remove_file(&new));
+                failed("write")(source)
+            })
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    // One that was left by a process of the same number has whatever mode it had.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// Whether an entry's name means the whole registry.
+fn is_for(name: &str, registry: &str) -> bool {
+    let whole = !name.contains('/') || name.contains("://");
+    whole && registry_of(name) == registry && !(name.is_empty() && registry == HUB)
+}
+
+/// An entry's credentials; `None` if it has none.
+fn entry(value: &Value) -> Option<RegistryCredentials> {
+    let text = |name: &str| {
+        value
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let auth = text("auth");
+    let decoded = STANDARD
+        .decode(auth.trim_end_matches('\0'))
+        .or_else(|_| STANDARD_NO_PAD.decode(&auth))
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok());
+    let (username, password) = match decoded.as_deref().and_then(|auth| auth.split_once(':')) {
+        Some((username, password)) => (username.to_owned(), password.trim_end_matches('\0').to_owned()),
+        None => (text("username"), text("password")),
+    };
+    let credentials = RegistryCredentials {
+        username,
+        password,
+        identity_token: text("identitytoken"),
+        registry_token: text("registrytoken"),
+    };
+    (credentials != RegistryCredentials::default()).then_some(credentials)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> AuthFile {
+        AuthFile {
+            path: PathBuf::new(),
+            root: serde_json::from_str(text).unwrap(),
+        }
+    }
+
+    fn password(username: &str, password: &str) -> RegistryCredentials {
+        RegistryCredentials {
+            username: username.to_owned(),
+            password: password.to_owned(),
+            ..RegistryCredentials::default()
+        }
+    }
+
+    #[test]
+    fn entries_are_found_by_registry_and_by_path() {
+        // alice:secret, bob:x:y
+        let file = file(
+            r#"{"auths":{
+                "r.example:5000":{"auth":"YWxpY2U6c2VjcmV0"},
+                "r.example:5000/team":{"auth":"Ym9iOng6eQ=="},
+                "https://index.docker.io/v1/":{"auth":"YWxpY2U6c2VjcmV0","identitytoken":"id"},
+                "https://old.example/v1/":{"username":"carol","password":"p"},
+                "empty.example":{}
+            }}"#,
+        );
+        let alice = password("alice", "secret");
+        assert_eq!(file.get("r.example:5000", "a/b"), Some(alice.clone()));
+        assert_eq!(file.get("r.example:5000", "team/b"), Some(password("bob", "x:y")));
+        let hub = file.get("docker.io", "library/debian").unwrap();
+        assert_eq!(
+            (hub.username.as_str(), hub.identity_token.as_str()),
+            ("alice", "id")
+        );
+        assert_eq!(file.get("old.example", "a"), Some(password("carol", "p")));
+        for registry in ["r.example", "empty.example", "other"] {
+            assert_eq!(file.get(registry, "a"), None, "{registry}");
+        }
+    }
+
+    #[test]
+    fn helpers_are_named_for_one_registry_or_for_all() {
+        let file =
+            file(r#"{"credHelpers":{"https://index.docker.io/v1/":"hub","a.b":""},"credsStore":"all"}"#);
+        assert_eq!(file.own_helper("docker.io").as_deref(), Some("hub"));
+        assert_eq!(file.own_helper("a.b"), None);
+        assert_eq!(file.common_helper().as_deref(), Some("all"));
+    }
+
+    #[test]
+    fn a_file_is_written_privately_with_what_else_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/config.json");
+        let mut file = AuthFile::read(&path).unwrap();
+        file.root.insert("psFormat".to_owned(), json!("table"));
+        file.set("r.example", Some(&password("alice", "secret")));
+        file.set("docker.io", Some(&password("bob", "b")));
+        file.save().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+
+        let mut again = AuthFile::read(&path).unwrap();
+        assert_eq!(again.root["psFormat"], "table");
+        assert_eq!(again.root["auths"]["r.example"]["auth"], "YWxpY2U6c2VjcmV0");
+        assert!(again.root["auths"].get("https://index.docker.io/v1/").is_some());
+        assert!(again.has("docker.io") && again.remove("docker.io") && !again.remove("docker.io"));
+        again.set("r.example", None);
+        assert!(again.has("r.example") && again.get("r.example", "a").is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_told_without_its_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        fs::write(&path, "{\n\"auths\": \"secret\" !\n}").unwrap();
+        let error = AuthFile::read(&path).unwrap_err().to_string();
+        assert!(error.contains("line 2") && !error.contains("secret"), "{error}");
+        fs::write(&path, " \n").unwrap();
+        assert!(AuthFile::read(&path).unwrap().root.is_empty());
+    }
+}
