@@ -36,7 +36,7 @@ test: setup-tests build ## every unit and integration test (needs root)
 test-unit: setup ## the unit tests only: no root, no programs of others
 	@scripts/test.sh unit
 
-bench: setup-tests build ## compares croze-rt with Debian's crun and runc (docs/benchmarks.md)
+bench: setup-tests build ## compares croze-rt with crun and runc, croze with podman and dockerd (docs/benchmarks.md)
 	@scripts/bench.sh
 
 install: build ## installs the programs under PREFIX (default /usr/local), below DESTDIR if that is set

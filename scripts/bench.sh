@@ -1,9 +1,11 @@
 #!/bin/sh
-# Compares croze-rt with the installed crun and runc, and writes docs/benchmarks.md.
+# Compares croze-rt with the installed crun and runc, and the manager with podman and dockerd, and writes docs/benchmarks.md.
 #
 # Everything runs in a private mount namespace in which only one cgroup version is to be seen: crun refuses a host that shows
-# version 1 and version 2 side by side. The bench program is static and small, because a child's peak memory begins with its
-# parent's.
+# version 1 and version 2 side by side, and writes into the empty directory that version 2 leaves when it is only unmounted. The engines run in a network namespace too, which takes dockerd's bridge and firewall rules
+# with it. The bench programs are static, and the one for runtimes is small, because a child's peak memory begins with its parent's.
+#
+# PART=runtimes or PART=engines runs only that; ROUNDS, PULLS and DISK_PULLS say how often.
 set -eu
 
 cargo=${CARGO:-cargo}
@@ -25,9 +27,43 @@ fi
 RUSTFLAGS="${RUSTFLAGS:-} $static_flags -Crelocation-model=static" \
     "$cargo" build --quiet --locked --profile tiny --target "$target" --package croze-bench
 
-exec unshare --mount --propagation private sh -c '
-    if grep -q " /sys/fs/cgroup/unified " /proc/self/mountinfo; then
-        umount /sys/fs/cgroup/unified
-    fi
-    exec "$@"
-' sh "$target_dir/$target/tiny/croze-bench" --rounds "${ROUNDS:-60}" --croze-rt "$PWD/bin/croze-rt" --report docs/benchmarks.md
+programs=$target_dir/$target/tiny
+view=$(mktemp -d)
+trap 'rmdir "$view"' EXIT
+
+# apart FLAGS PROGRAM... : runs a program in namespaces of its own.
+apart() {
+    flags=$1
+    shift
+    # shellcheck disable=SC2086 # one word per flag
+    unshare $flags --mount --propagation private sh -c '
+        if grep -q " /sys/fs/cgroup/unified " /proc/self/mountinfo; then
+            view=$1
+            mount -t tmpfs -o mode=755 tmpfs "$view"
+            for tree in /sys/fs/cgroup/*; do
+                name=${tree##*/}
+                if [ -L "$tree" ]; then
+                    cp -P "$tree" "$view/"
+                elif [ "$name" != unified ]; then
+                    mkdir "$view/$name"
+                    mount --bind "$tree" "$view/$name"
+                fi
+            done
+            mount --move "$view" /sys/fs/cgroup
+        fi
+        shift
+        if [ "$0" = --net ]; then
+            ip link set lo up
+        fi
+        exec "$@"
+    ' "$flags" "$view" "$@"
+}
+
+if [ "${PART:-runtimes}" = runtimes ]; then
+    apart '' "$programs/croze-bench" --rounds "${ROUNDS:-60}" --croze-rt "$PWD/bin/croze-rt" --report docs/benchmarks.md
+fi
+if [ "${PART:-engines}" = engines ]; then
+    apart --net "$programs/croze-bench-engines" --rounds "${ROUNDS:-30}" --pulls "${PULLS:-5}" --disk-pulls "${DISK_PULLS:-3}" \
+        --report docs/benchmarks.md
+fi
+echo 'bench: done; the figures are in docs/benchmarks.md, and nothing is left behind but the image in the tests'"'"' cache'

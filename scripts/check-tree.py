@@ -56,7 +56,7 @@ ALLOWED = {
     },
     "croze-probe": set(),
     "croze-integration-tests": set(),
-    "croze-bench": {"croze-sys"},
+    "croze-bench": {"croze-sys", "croze-integration-tests"},
 }
 
 # Packages that shall not be in the tree, with the reason.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ impl<'scene> Crozed<'scene> {
     ///
     /// # Errors
     /// As [`Crozed::start`].
-    pub fn start_with_runtime(scene: &'scene Scene, runtime: &std::path::Path) -> Result<Self> {
-        Self::begin(scene, runtime, "")
+    pub fn start_with_runtime(scene: &'scene Scene, runtime: &Path) -> Result<Self> {
+        Self::begin(scene, scene.directory(), runtime, "")
     }
 
     /// The same with this text as its croze.toml.
@@ -50,17 +50,25 @@ impl<'scene> Crozed<'scene> {
     /// # Errors
     /// As [`Crozed::start`].
     pub fn start_configured(scene: &'scene Scene, configuration: &str) -> Result<Self> {
-        Self::begin(scene, &runtime_under_test()?, configuration)
+        Self::begin(scene, scene.directory(), &runtime_under_test()?, configuration)
     }
 
-    fn begin(scene: &'scene Scene, runtime: &std::path::Path, configuration: &str) -> Result<Self> {
+    /// Starts the daemon with croze-rt, and all that it stores below this directory.
+    ///
+    /// # Errors
+    /// As [`Crozed::start`].
+    pub fn start_in(scene: &'scene Scene, storage: &Path) -> Result<Self> {
+        Self::begin(scene, storage, &bin("croze-rt")?, "")
+    }
+
+    fn begin(scene: &'scene Scene, storage: &Path, runtime: &Path, configuration: &str) -> Result<Self> {
         let daemon = Self {
-            configuration: scene.path("croze.toml"),
+            configuration: storage.join("croze.toml"),
             runtime: runtime.to_owned(),
             scene,
-            root: scene.path("root"),
-            run_root: scene.path("run"),
-            socket: scene.path("croze.sock"),
+            root: storage.join("root"),
+            run_root: storage.join("run"),
+            socket: storage.join("croze.sock"),
             process: RefCell::new(None),
         };
         scene.watch_croze_cgroups();
@@ -109,9 +117,15 @@ impl<'scene> Crozed<'scene> {
         Ok(())
     }
 
+    /// The daemon's process id, while it runs.
+    #[must_use]
+    pub fn daemon_pid(&self) -> Option<i32> {
+        self.process.borrow().as_ref().map(Process::pid)
+    }
+
     /// Where it keeps what lasts.
     #[must_use]
-    pub fn root(&self) -> &std::path::Path {
+    pub fn root(&self) -> &Path {
         &self.root
     }
 

@@ -51,7 +51,7 @@ pub use host::{cgroup_directories, cgroup_file, is_alive, process_ids_in_cgroup}
 pub use hostile::{Hostile, Reply};
 pub use image::{ImageLayout, LayerBuilder, digest};
 pub use output::{Ended, Output};
-pub use peers::{Dockerd, Podman};
+pub use peers::{Dockerd, Network, Podman};
 pub use programs::{bin, busybox, runtime_under_test};
 pub use reaper::Process;
 pub use registry::{Registry, RegistryOptions};

@@ -1,7 +1,8 @@
 //! Other engines that call an OCI runtime: Debian's dockerd and podman, each with all of its state in the scene.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -26,6 +27,15 @@ fn rootfs_tar(scene: &Scene) -> Result<PathBuf> {
     Ok(tar)
 }
 
+/// Which network namespace a daemon lives in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// One made for it: what it does to interfaces and the firewall goes with it.
+    Own,
+    /// The test process's, which is then itself in one that was made for it.
+    Shared,
+}
+
 /// dockerd in namespaces of its own (mounts, network), with the runtime under test as `croze`.
 #[derive(Debug)]
 pub struct Dockerd<'scene> {
@@ -40,11 +50,28 @@ impl<'scene> Dockerd<'scene> {
     /// # Errors
     /// It does not answer.
     pub fn start(scene: &'scene Scene) -> Result<Self> {
-        let socket = format!("unix://{}", scene.path("docker.sock").display());
-        let path = |name: &str| scene.path(name).to_string_lossy().into_owned();
+        let daemon = Self::start_in(scene, scene.directory(), Network::Own)?;
+        let tar = rootfs_tar(scene)?;
+        daemon
+            .docker(&["import", &tar.to_string_lossy(), "small"])?
+            .success()?;
+        Ok(daemon)
+    }
+
+    /// Starts it with all that it stores below a directory, and no image.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn start_in(scene: &'scene Scene, storage: &Path, network: Network) -> Result<Self> {
+        let path = |name: &str| storage.join(name).to_string_lossy().into_owned();
+        let socket = format!("unix://{}", path("docker.sock"));
         // The daemon sets up a bridge and firewall rules, and mounts its layers: all of that goes with its namespaces.
         let mut command = reaper::command("unshare");
-        command.args(["--net", "--mount", "--propagation", "private", "sh", "-c"]);
+        command.args(["--mount", "--propagation", "private"]);
+        if network == Network::Own {
+            command.arg("--net");
+        }
+        command.args(["sh", "-c"]);
         command
             .arg("ip link set lo up && exec dockerd \"$@\"")
             .arg("dockerd");
@@ -86,11 +113,22 @@ impl<'scene> Dockerd<'scene> {
             }
             Ok((daemon.docker(&["version"])?.ended == Ended::Code(0)).then_some(()))
         })?;
-        let tar = rootfs_tar(scene)?;
-        daemon
-            .docker(&["import", &tar.to_string_lossy(), "small"])?
-            .success()?;
         Ok(daemon)
+    }
+
+    /// The daemon's process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    /// A command line of the docker CLI.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = reaper::command("docker");
+        command.args(["--host", &self.socket]).args(arguments);
+        command.env("DOCKER_CONFIG", self.scene.path("docker-config"));
+        command
     }
 
     /// Calls the docker CLI.
@@ -98,10 +136,7 @@ impl<'scene> Dockerd<'scene> {
     /// # Errors
     /// It cannot be started or does not end.
     pub fn docker(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = reaper::command("docker");
-        command.args(["--host", &self.socket]).args(arguments);
-        command.env("DOCKER_CONFIG", self.scene.path("docker-config"));
-        self.scene.run(command)
+        self.scene.run(self.command(arguments))
     }
 }
 
@@ -118,7 +153,10 @@ impl Drop for Dockerd<'_> {
 #[derive(Debug)]
 pub struct Podman<'scene> {
     scene: &'scene Scene,
+    storage: PathBuf,
     configuration: PathBuf,
+    /// `None`: the one that podman chooses.
+    runtime: Option<PathBuf>,
     /// The cgroups of podman's monitors were there already: then they are not ours to remove.
     had_cgroups: bool,
 }
@@ -129,20 +167,7 @@ impl<'scene> Podman<'scene> {
     /// # Errors
     /// podman fails.
     pub fn new(scene: &'scene Scene) -> Result<Self> {
-        let configuration = scene.path("containers.conf");
-        fs::write(
-            &configuration,
-            format!(
-                "[containers]\ndefault_ulimits = []\n[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \
-                 \"file\"\nlock_type = \"file\"\ntmp_dir = \"{}\"\n",
-                scene.path("podman-tmp").display()
-            ),
-        )?;
-        let podman = Self {
-            scene,
-            configuration,
-            had_cgroups: !monitor_cgroups().is_empty(),
-        };
+        let podman = Self::new_in(scene, scene.directory(), Some(runtime_under_test()?))?;
         let tar = rootfs_tar(scene)?;
         podman
             .call(&["import", &tar.to_string_lossy(), "small"])?
@@ -150,24 +175,53 @@ impl<'scene> Podman<'scene> {
         Ok(podman)
     }
 
+    /// The same with all that it stores below a directory, no image, and this runtime or podman's own choice.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn new_in(scene: &'scene Scene, storage: &Path, runtime: Option<PathBuf>) -> Result<Self> {
+        let configuration = storage.join("containers.conf");
+        fs::write(
+            &configuration,
+            format!(
+                "[containers]\ndefault_ulimits = []\n[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \
+                 \"file\"\nlock_type = \"file\"\ntmp_dir = \"{}\"\n",
+                storage.join("podman-tmp").display()
+            ),
+        )?;
+        Ok(Self {
+            scene,
+            storage: storage.to_owned(),
+            configuration,
+            runtime,
+            had_cgroups: !monitor_cgroups().is_empty(),
+        })
+    }
+
+    /// A command line of podman.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = reaper::command("podman");
+        command.env("CONTAINERS_CONF", &self.configuration);
+        command
+            .arg("--root")
+            .arg(self.storage.join("podman"))
+            .arg("--runroot")
+            .arg(self.storage.join("podman-run"));
+        command.args(["--storage-driver", "overlay"]);
+        if let Some(runtime) = &self.runtime {
+            command.arg("--runtime").arg(runtime);
+        }
+        command.args(arguments);
+        command
+    }
+
     /// Calls podman.
     ///
     /// # Errors
     /// It cannot be started or does not end.
     pub fn call(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = reaper::command("podman");
-        command.env("CONTAINERS_CONF", &self.configuration);
-        command
-            .arg("--root")
-            .arg(self.scene.path("podman"))
-            .arg("--runroot")
-            .arg(self.scene.path("podman-run"));
-        command.args(["--storage-driver", "overlay"]);
-        command
-            .arg("--runtime")
-            .arg(runtime_under_test()?)
-            .args(arguments);
-        self.scene.run(command)
+        self.scene.run(self.command(arguments))
     }
 
     /// The flags of `run` that keep all traces within the scene.
@@ -181,7 +235,7 @@ impl Drop for Podman<'_> {
     fn drop(&mut self) {
         drop(self.call(&["rm", "--all", "--force", "--time", "0"]));
         // podman keeps its storage's directory mounted on itself between calls.
-        let storage = self.scene.path("podman/overlay");
+        let storage = self.storage.join("podman/overlay");
         nix::mount::umount2(&storage, nix::mount::MntFlags::MNT_DETACH).ok();
         remove_empty_cgroups(self.scene);
         if !self.had_cgroups {
@@ -206,10 +260,19 @@ fn remove_cgroups(find: impl Fn() -> Vec<PathBuf>) {
     let gone = wait_until("the cgroups were gone", Duration::from_secs(5), || {
         let found = find();
         for directory in &found {
-            fs::remove_dir(directory).ok();
+            if fs::remove_dir(directory).is_err() && is_ordinary(directory) {
+                fs::remove_dir_all(directory).ok();
+            }
         }
         Ok(found.is_empty().then_some(()))
     });
     // What stays all the same is found when the scene is struck.
     drop(gone);
+}
+
+/// Whether a directory below `/sys/fs/cgroup` is none of the kernel's: where version 2 is not mounted, podman and crun write their files
+/// into the empty directory all the same.
+fn is_ordinary(directory: &Path) -> bool {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    rustix::fs::statfs(directory).is_ok_and(|facts| facts.f_type == TMPFS_MAGIC)
 }

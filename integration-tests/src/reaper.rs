@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustix::process::{WaitOptions, wait};
+use rustix::process::{WaitId, WaitIdOptions, WaitOptions, wait, waitid};
 
 use crate::output::{Ended, Output};
 
@@ -46,14 +46,20 @@ impl Reaper {
     fn reap_forever(&self) {
         loop {
             let seen = self.lock().started;
-            match wait(WaitOptions::empty()) {
-                Ok(Some((pid, status))) => {
-                    let ended = match (status.exit_status(), status.terminating_signal()) {
-                        (Some(code), _) => Ended::Code(code),
-                        (None, Some(number)) => Ended::Signal(number),
-                        (None, None) => continue,
-                    };
-                    self.lock().ended.insert(pid.as_raw_nonzero().get(), ended);
+            // Only looked at here. A process keeps its number until it is reaped, which is done with the lock held: so no process is
+            // started between an end and its entry, and none finds the entry of a namesake.
+            match waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+                Ok(Some(_)) => {
+                    let mut ledger = self.lock();
+                    if let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+                        let ended = match (status.exit_status(), status.terminating_signal()) {
+                            (Some(code), _) => Ended::Code(code),
+                            (None, Some(number)) => Ended::Signal(number),
+                            (None, None) => continue,
+                        };
+                        ledger.ended.insert(pid.as_raw_nonzero().get(), ended);
+                    }
+                    drop(ledger);
                     self.changed.notify_all();
                 }
                 Ok(None) | Err(rustix::io::Errno::INTR) => {}
@@ -103,9 +109,13 @@ impl Process {
         command
             .stdout(fs::File::create(&stdout)?)
             .stderr(fs::File::create(&stderr)?);
+        let mut ledger = REAPER.lock();
         let child = command.spawn().with_context(|| format!("starting `{what}`"))?;
         let pid = i32::try_from(child.id())?;
-        REAPER.lock().started += 1;
+        // Numbers are used again: what is noted under this one is another process' end.
+        ledger.ended.remove(&pid);
+        ledger.started += 1;
+        drop(ledger);
         REAPER.changed.notify_all();
         Ok(Self {
             pid,

@@ -246,7 +246,8 @@ impl Scene {
                 fs::remove_dir(cgroup).ok();
             }
             Ok(left.cgroups.iter().all(|cgroup| !cgroup.exists()).then_some(()))
-        })?;
+        })
+        .with_context(|| format!("removing what the test left behind:\n{left}"))?;
         fs::remove_dir_all(&self.directory)
             .with_context(|| format!("removing the test's directory {}", self.directory.display()))?;
         if left.is_empty() {

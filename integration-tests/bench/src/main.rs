@@ -1,4 +1,4 @@
-//! Times croze-rt beside crun and runc on the same bundles and writes docs/benchmarks.md.
+//! Times croze-rt beside crun and runc on the same bundles and writes its section of docs/benchmarks.md.
 //!
 //! ```text
 //! croze-bench [--rounds N] [--croze-rt PATH] [--report FILE]
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     let results = measure::measure(&runtimes, &bundles, options.rounds)?;
     let text = report::text(&runtimes, &results, options.rounds);
     report::print(&text)?;
-    std::fs::write(&options.report, text).with_context(|| format!("writing {}", options.report.display()))
+    croze_bench::save_section(&options.report, report::TITLE, &text)
 }
 
 struct Options {

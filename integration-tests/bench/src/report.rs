@@ -1,37 +1,38 @@
-//! docs/benchmarks.md.
+//! The runtimes' section of docs/benchmarks.md.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
 
 use anyhow::Result;
+use croze_bench::{machine, median, table};
 
 use crate::measure::{CASES, Results, Runtime, Samples};
 
+/// The section's title.
+pub(crate) const TITLE: &str = "Low-level runtimes";
 /// Whom the others are compared with.
 const REFERENCE: &str = "crun";
 
-/// The whole file.
+/// The section's text.
 pub(crate) fn text(runtimes: &[Runtime], results: &Results, rounds: usize) -> String {
-    let mut out = String::new();
-    out.push_str(
-        "# Benchmarks\n\n\
-         Written by `make bench`; do not edit. The low-level runtimes on the same bundle: busybox's `true` with a spec as an engine\n\
-         generates it (all mounts, masks, a memory and a pids limit, five namespaces). Calls are interleaved; the figures are medians.\n\
-         Absolute times belong to the machine they were taken on: compare the ratios.\n\n",
+    let mut out = String::from(
+        "The low-level runtimes on the same bundle: busybox's `true` with a spec as an engine generates it (all mounts, masks, a memory\n\
+         and a pids limit, five namespaces).\n\n",
     );
-    add_machine(&mut out, rounds);
+    // Writing to a string cannot fail.
+    writeln!(out, "{}, {rounds} rounds.\n", machine()).ok();
     add_runtimes(&mut out, runtimes);
     let reference = runtimes.iter().position(|r| r.name == REFERENCE).unwrap_or(0);
-    out.push_str("\n## Time\n\nMilliseconds; in parentheses the ratio to crun (below 1 is faster).\n\n");
-    add_table(&mut out, runtimes, results, reference, |samples| {
+    out.push_str("\n### Time\n\nMilliseconds; in parentheses the ratio to crun (below 1 is faster).\n\n");
+    out.push_str(&figures(runtimes, results, reference, |samples| {
         median(&samples.times).map(|time| time.as_secs_f64() * 1000.0)
-    });
+    }));
     out.push_str(
         "\n`start` of croze-rt returns when the user's program is executed, or says why it could not be; crun's and runc's\n\
          return before that.\n",
     );
-    out.push_str("\n## Peak memory\n\nThe runtime's process, MiB, as `wait4` reports it; in parentheses the ratio to crun.\n");
+    out.push_str("\n### Peak memory\n\nThe runtime's process, MiB, as `wait4` reports it; in parentheses the ratio to crun.\n");
     if let Some(floor) = own_peak() {
         writeln!(
             out,
@@ -40,35 +41,15 @@ pub(crate) fn text(runtimes: &[Runtime], results: &Results, rounds: usize) -> St
         .ok();
     }
     out.push('\n');
-    add_table(&mut out, runtimes, results, reference, |samples| {
+    out.push_str(&figures(runtimes, results, reference, |samples| {
         median(&samples.memory).map(|kib| kib as f64 / 1024.0)
-    });
+    }));
     out
 }
 
 /// Prints the report as well.
 pub(crate) fn print(text: &str) -> Result<()> {
     Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
-}
-
-fn add_machine(out: &mut String, rounds: usize) {
-    let system = rustix::system::uname();
-    let processors = std::thread::available_parallelism().map_or(0, usize::from);
-    let layout = if fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap_or(false) {
-        2
-    } else {
-        1
-    };
-    // The numbers only: what follows names a distribution or a provider, and says nothing of the speed.
-    let release = system.release().to_string_lossy();
-    let release = release.split('-').next().unwrap_or_default();
-    let machine = system.machine().to_string_lossy();
-    // Writing to a string cannot fail.
-    writeln!(
-        out,
-        "Linux {release} ({machine}), {processors} processors, cgroup version {layout}, {rounds} rounds.\n"
-    )
-    .ok();
 }
 
 fn add_runtimes(out: &mut String, runtimes: &[Runtime]) {
@@ -79,40 +60,19 @@ fn add_runtimes(out: &mut String, runtimes: &[Runtime]) {
     }
 }
 
-fn add_table(
-    out: &mut String,
+fn figures(
     runtimes: &[Runtime],
     results: &Results,
     reference: usize,
     value: impl Fn(&Samples) -> Option<f64>,
-) {
+) -> String {
     let names: Vec<&str> = runtimes.iter().map(|r| r.name).collect();
-    writeln!(
-        out,
-        "| case | {} |\n|---{}|",
-        names.join(" | "),
-        "|---".repeat(names.len())
-    )
-    .ok();
-    for (case, row) in CASES.iter().zip(results) {
-        let base = value(&row[reference]);
-        write!(out, "| {case} |").ok();
-        for samples in row {
-            match (value(samples), base) {
-                (Some(value), Some(base)) if base > 0.0 => {
-                    write!(out, " {value:.2} ({:.2}) |", value / base).ok();
-                }
-                _ => out.push_str(" - |"),
-            }
-        }
-        out.push('\n');
-    }
-}
-
-fn median<T: Copy + Ord>(values: &[T]) -> Option<T> {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable();
-    sorted.get(sorted.len() / 2).copied()
+    let rows: Vec<(&str, Vec<Option<f64>>)> = CASES
+        .iter()
+        .zip(results)
+        .map(|(case, row)| (*case, row.iter().map(&value).collect()))
+        .collect();
+    table(&names, reference, &rows)
 }
 
 /// This program's own peak memory in MiB.
@@ -129,17 +89,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(median::<u32>(&[]), None);
-        assert_eq!(median(&[3, 1, 2]), Some(2));
-        assert_eq!(
-            median(&[Duration::from_millis(4), Duration::from_millis(2)]),
-            Some(Duration::from_millis(4))
-        );
-    }
-
-    #[test]
-    fn tables_show_values_and_ratios() {
+    fn the_section_has_runtimes_times_and_memory() {
         let runtime = |name| Runtime {
             name,
             path: "/".into(),

@@ -1,5 +1,7 @@
 //! What an ended child has used.
 
+use std::time::Duration;
+
 use crate::pidfd::Exit;
 use crate::{Errno, Error, Result};
 
@@ -9,6 +11,8 @@ pub struct Usage {
     /// The most memory that was resident at once, in KiB. It counts from the fork on, and so begins with the
     /// parent's.
     pub peak_memory_kib: u64,
+    /// Processor time, in user mode and in the kernel.
+    pub processor: Duration,
 }
 
 /// Waits for a child to end, reaps it, and says what it has used.
@@ -38,8 +42,14 @@ pub fn wait_with_usage(pid: i32) -> Result<(Exit, Usage)> {
         exit,
         Usage {
             peak_memory_kib: u64::try_from(usage.ru_maxrss).unwrap_or(0),
+            processor: duration(usage.ru_utime) + duration(usage.ru_stime),
         },
     ))
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -56,6 +66,7 @@ mod tests {
             let (how, usage) = wait_with_usage(pid).expect("a child");
             assert_eq!(how, exit);
             assert!(usage.peak_memory_kib > 0);
+            assert!(usage.processor < Duration::from_secs(5));
             assert_eq!(wait_with_usage(pid).expect_err("reaped").errno, Errno::CHILD);
         }
     }
