@@ -86,18 +86,64 @@ impl<'scene> Terminal<'scene> {
     /// # Errors
     /// It does not in twenty seconds; the message has what it shows instead.
     pub fn wait_for_line(&self, line: &str) -> Result<()> {
-        let found = wait_until(
-            &format!("the terminal showed {line:?}"),
-            Duration::from_secs(20),
-            || {
-                Ok(self
-                    .screen()?
-                    .lines()
-                    .any(|shown| shown.trim() == line)
-                    .then_some(()))
-            },
-        );
+        self.wait_for(&format!("the terminal showed {line:?}"), |screen| {
+            screen.lines().any(|shown| shown.trim() == line)
+        })
+    }
+
+    /// Waits until the program has ended with this code, wherever the cursor was.
+    ///
+    /// # Errors
+    /// It has not in twenty seconds.
+    pub fn wait_for_end(&self, code: u8) -> Result<()> {
+        let words = format!("[ended {code}]");
+        self.wait_for(&format!("the terminal showed {words}"), |screen| {
+            screen.contains(&words)
+        })
+    }
+
+    /// Waits until what the terminal shows fulfils `condition`.
+    ///
+    /// # Errors
+    /// It does not in twenty seconds; the message has what it shows instead.
+    pub fn wait_for(&self, what: &str, condition: impl Fn(&str) -> bool) -> Result<()> {
+        let found = wait_until(what, Duration::from_secs(20), || {
+            Ok(condition(&self.screen()?).then_some(()))
+        });
         found.with_context(|| format!("the terminal shows:\n{}", self.screen().unwrap_or_default()))
+    }
+
+    /// The terminal's modes, in stty's own notation.
+    ///
+    /// # Errors
+    /// tmux or stty fails.
+    pub fn modes(&self) -> Result<String> {
+        let device = self.of_pane("#{pane_tty}")?;
+        let modes = self.scene.call(&["stty", "-F", &device, "-g"])?.success()?;
+        Ok(modes.text().to_owned())
+    }
+
+    /// Sends a signal to the program that was started in the terminal.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal_program(&self, signal: nix::sys::signal::Signal) -> Result<()> {
+        let shell = self.of_pane("#{pane_pid}")?;
+        let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
+        let program = children
+            .split_whitespace()
+            .next()
+            .context("the program runs")?
+            .parse()?;
+        Ok(nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(program),
+            signal,
+        )?)
+    }
+
+    fn of_pane(&self, format: &str) -> Result<String> {
+        let said = self.tmux(&["display-message", "-p", format])?.success()?;
+        Ok(said.text().to_owned())
     }
 
     fn tmux(&self, arguments: &[&str]) -> Result<Output> {
