@@ -8,7 +8,7 @@ DESTDIR      ?=
 export CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-PROGRAMS     := crozed croze croze-rt croze-shim
+PROGRAMS     := crozed croze croze-rt croze-shim croze-init
 
 .PHONY: help setup setup-tests build quickstart check test test-unit bench install uninstall clean
 

@@ -30,7 +30,7 @@ install_program() {
     install -m 0755 "$1" "$bin/.$2.new" && mv -f "$bin/.$2.new" "$bin/$2"
 }
 
-for program in croze-hello croze-rt croze-shim croze-probe; do
+for program in croze-hello croze-rt croze-shim croze-init croze-probe; do
     printf 'build: %s (%s)\n' "$program" "$kind"
     RUSTFLAGS="${RUSTFLAGS:-} $static_flags -Crelocation-model=static" \
         "$cargo" build --quiet --locked --profile tiny --target "$target" --package "$program"

@@ -47,6 +47,7 @@ ALLOWED = {
     # The CLI sees only the client (the model's and the wire's words come to it through that).
     "croze-cli": {"croze-client"},
     "croze-shim": {"croze-proto", "croze-sys", "croze-cgroups", "croze-model"},
+    "croze-init": {"croze-sys"},
     "croze-hello": set(),
     # The daemon's package wires the doors to the engine; it never links the runtime.
     "crozed": {

@@ -20,12 +20,15 @@ pub(crate) struct Args {
     /// Unix socket to listen on [default: croze.sock in the run root]
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
-    /// OCI runtime: a path, or a name looked for beside crozed and in PATH [default: croze-rt]
+    /// Default OCI runtime: a name from the configuration, a path, or a name looked for beside crozed and in PATH [default: croze-rt]
     #[arg(long, value_name = "NAME|PATH")]
     pub(crate) runtime: Option<PathBuf>,
     /// Shim: a path, or a name looked for beside crozed and in PATH [default: croze-shim]
     #[arg(long, value_name = "PATH")]
     pub(crate) shim: Option<PathBuf>,
+    /// Program for containers with --init: a path, or a name looked for beside crozed and in PATH [default: croze-init]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) init: Option<PathBuf>,
     /// What to log: error, warn, info, debug or trace, or directives such as info,croze_images=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,

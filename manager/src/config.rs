@@ -1,5 +1,6 @@
 //! The resolved configuration: flags over the file over defaults.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -14,6 +15,7 @@ const DEFAULT_ROOT: &str = "/var/lib/croze";
 const DEFAULT_RUN_ROOT: &str = "/run/croze";
 const DEFAULT_RUNTIME: &str = "croze-rt";
 const DEFAULT_SHIM: &str = "croze-shim";
+pub(crate) const DEFAULT_INIT: &str = "croze-init";
 const DEFAULT_LOG_LEVEL: &str = "info";
 
 /// What the daemon runs with; every path is absolute.
@@ -25,16 +27,31 @@ pub(crate) struct Config {
     pub(crate) run_root: PathBuf,
     /// Socket to listen on.
     pub(crate) socket: PathBuf,
-    /// The OCI runtime, name or path.
+    /// The default OCI runtime: a name of `runtimes`, or another name or path.
     pub(crate) runtime: PathBuf,
+    /// Further OCI runtimes, by the names that `croze run --runtime` takes.
+    pub(crate) runtimes: BTreeMap<String, RuntimeEntry>,
     /// The shim, name or path.
     pub(crate) shim: PathBuf,
+    /// croze-init, name or path.
+    pub(crate) init: PathBuf,
     /// What to log.
     pub(crate) log_level: String,
     /// How to log.
     pub(crate) log_format: LogFormat,
     /// What is special about single registries.
     pub(crate) registries: Hosts,
+}
+
+/// `[runtimes.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RuntimeEntry {
+    /// The program: a path, or a name looked for beside crozed and in PATH.
+    pub(crate) path: PathBuf,
+    /// What is put before every other argument.
+    #[serde(default)]
+    pub(crate) args: Vec<String>,
 }
 
 /// `croze.toml`: every key may be missing, none may be unknown.
@@ -45,7 +62,10 @@ struct File {
     run_root: Option<PathBuf>,
     socket: Option<PathBuf>,
     runtime: Option<PathBuf>,
+    #[serde(default)]
+    runtimes: BTreeMap<String, RuntimeEntry>,
     shim: Option<PathBuf>,
+    init: Option<PathBuf>,
     log_level: Option<String>,
     log_format: Option<LogFormat>,
     #[serde(default)]
@@ -123,7 +143,9 @@ fn resolve(args: &Args, file: File, registries: Hosts) -> anyhow::Result<Config>
         run_root,
         socket,
         runtime: pick(&args.runtime, file.runtime, DEFAULT_RUNTIME),
+        runtimes: file.runtimes,
         shim: pick(&args.shim, file.shim, DEFAULT_SHIM),
+        init: pick(&args.init, file.init, DEFAULT_INIT),
         log_level: args
             .log_level
             .clone()
@@ -172,11 +194,25 @@ mod tests {
     }
 
     #[test]
+    fn runtimes_have_names_paths_and_arguments() {
+        let text = "runtime = \"slow\"\n[runtimes.slow]\npath = \"/opt/rt\"\nargs = [\"--debug\"]\n\
+                    [runtimes.runc]\npath = \"runc\"\n";
+        let config = resolve(&Args::default(), file(text).unwrap(), Hosts::default()).unwrap();
+        assert_eq!(config.runtime, Path::new("slow"));
+        let names: Vec<&String> = config.runtimes.keys().collect();
+        assert_eq!(names, ["runc", "slow"]);
+        assert_eq!(config.runtimes["slow"].args, ["--debug"]);
+        assert!(config.runtimes["runc"].args.is_empty());
+    }
+
+    #[test]
     fn a_bad_file_is_named_with_its_line() {
         for (text, words) in [
             ("root = \"/a\"\nrot = 1\n", "rot"),
             ("root = 7\n", "root"),
             ("root = [\n", "croze.toml"),
+            ("[runtimes.x]\nargs = []\n", "path"),
+            ("[runtimes.x]\npath = \"p\"\narguments = []\n", "arguments"),
         ] {
             let error = format!("{:#}", file(text).unwrap_err());
             assert!(

@@ -3,16 +3,16 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use croze_engine::{Engine, Hello, Settings};
+use croze_engine::{Engine, Hello, RuntimeProgram, Runtimes, Settings};
 use croze_model::{Error, ErrorKind};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_INIT, RuntimeEntry};
 use crate::socket::Socket;
 use crate::{hello, programs};
 
@@ -46,14 +46,53 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
     Ok(Settings {
         root: config.root.clone(),
         run_root: config.run_root.clone(),
-        runtime: programs::find("OCI runtime", "--runtime", &config.runtime)?,
+        runtimes: runtimes(config)?,
         shim: programs::find("shim", "--shim", &config.shim)?,
+        init: init(config)?,
         hello: hello::HELLO.map(|program| Hello {
             program,
             created: hello::CREATED,
         }),
         registries: config.registries.clone(),
     })
+}
+
+/// The table of runtimes. The default must be there; another one that is not yet is only warned of, and looked for again when it is called.
+fn runtimes(config: &Config) -> anyhow::Result<Runtimes> {
+    let program = |entry: &RuntimeEntry, path: PathBuf| RuntimeProgram {
+        path,
+        args: entry.args.clone(),
+    };
+    let default = config.runtime.to_string_lossy().into_owned();
+    let mut runtimes = match config.runtimes.get(&default) {
+        Some(entry) => {
+            let path = programs::find("OCI runtime", "--runtime", &entry.path)?;
+            Runtimes::new(default, program(entry, path))
+        }
+        None => Runtimes::single(programs::find("OCI runtime", "--runtime", &config.runtime)?),
+    };
+    for (name, entry) in &config.runtimes {
+        let path =
+            programs::find("OCI runtime", "[runtimes] of croze.toml", &entry.path).unwrap_or_else(|error| {
+                tracing::warn!(runtime = %name, error = %error.one_line(), "a configured runtime is missing");
+                entry.path.clone()
+            });
+        runtimes = runtimes.with(name.clone(), program(entry, path));
+    }
+    Ok(runtimes)
+}
+
+/// croze-init. Without it only containers that ask for it cannot be made, so one that is just not installed is no reason not to serve; one that
+/// was named is.
+fn init(config: &Config) -> anyhow::Result<Option<PathBuf>> {
+    match programs::find("init", "--init", &config.init) {
+        Ok(path) => Ok(Some(path)),
+        Err(_) if config.init == Path::new(DEFAULT_INIT) => {
+            tracing::warn!("croze-init is not installed: containers with --init are refused");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Makes the directory of this boot's state: others may pass through it to the socket, not look at it. One that exists keeps its mode, and is

@@ -1,9 +1,11 @@
 //! Raw arguments: what clap reads from the command line. What they mean is decided in [`crate::verbs`].
 //!
-//! The options of `run`, `create` and `exec`, which are many, are in [`container`]; those of what lists and shows are in [`listing`].
+//! The options of `run`, `create` and `exec`, which are many, are in [`container`] and [`options`]; those of what lists and shows are in
+//! [`listing`].
 
 mod container;
 mod listing;
+mod options;
 
 use std::ffi::OsString;
 
@@ -13,6 +15,7 @@ use crate::values::{self, Tail};
 
 pub(crate) use container::{AttachOptions, ContainerArgs, CreateArgs, ExecArgs, PullPolicy, RunArgs};
 pub(crate) use listing::{ImagesArgs, InspectArgs, ObjectType, PsArgs};
+pub(crate) use options::OptionArgs;
 
 /// croze runs containers: a client of the croze daemon.
 #[derive(Debug, Parser)]
@@ -49,8 +52,10 @@ pub(crate) enum Verb {
     /// Remove images
     Rmi(RmiArgs),
     /// Create a container from an image and start it
+    #[command(disable_help_flag = true)]
     Run(Box<RunArgs>),
     /// Create a container without starting it
+    #[command(disable_help_flag = true)]
     Create(Box<CreateArgs>),
     /// Start created or stopped containers
     Start(StartArgs),

@@ -3,9 +3,11 @@
 //! Every parser is pure (what it needs of the surroundings is handed in) and its error says what would have been right, so that clap
 //! can show it beside the option's name.
 
-use std::path::{Component, Path, PathBuf};
+mod mounts;
+mod options;
 
-use croze_client::v1::Mount;
+pub(crate) use mounts::{MountSpec, mount, tmpfs, volume};
+pub(crate) use options::{device, dns_server, extra_host, sysctl, ulimit};
 
 /// Parses a size: a number with an optional fraction and an optional unit `b`, `k`, `m`, `g`, `t` or `p` (powers of 1024, also written
 /// `kb` or `kib`, in any case). Without a unit it is bytes.
@@ -124,76 +126,6 @@ pub(crate) fn label(text: &str) -> Result<(String, String), String> {
         return Err(format!("invalid label {text:?}: write KEY=value"));
     }
     Ok((key.to_owned(), value.to_owned()))
-}
-
-/// Parses one `-v`: `/host:/container[:options]`, where a host path that starts with `.` is relative to `here`. Options are `ro`, `rw`, a
-/// propagation (`rshared`, `rslave`, `rprivate`, `shared`, `slave`, `private`) and `nocopy`, `z`, `Z`, which mean nothing here.
-pub(crate) fn volume(text: &str, here: &Path) -> Result<Mount, String> {
-    let parts: Vec<&str> = text.split(':').collect();
-    let (source, target, options) = match parts.as_slice() {
-        [source, target] => (*source, *target, ""),
-        [source, target, options] => (*source, *target, *options),
-        [_] => {
-            return Err(format!(
-                "invalid volume {text:?}: anonymous volumes are not supported yet; write /host/path:/container/path"
-            ));
-        }
-        _ => {
-            return Err(format!(
-                "invalid volume {text:?}: write /host/path:/container/path[:ro]"
-            ));
-        }
-    };
-    let mut mount = Mount {
-        source: host_path(source, here).ok_or_else(|| {
-            format!("invalid volume {text:?}: named volumes are not supported yet; the host's path must start with / or .")
-        })?,
-        target: container_path(target).ok_or_else(|| {
-            format!("invalid volume {text:?}: {target:?} must be an absolute path other than / in the container")
-        })?,
-        create_source: true,
-        ..Mount::default()
-    };
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" | "readonly" => mount.read_only = true,
-            "rw" => mount.read_only = false,
-            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
-                mount.propagation = option.to_owned();
-            }
-            "nocopy" | "z" | "Z" => {}
-            _ => return Err(format!("invalid volume {text:?}: unknown option {option:?}")),
-        }
-    }
-    Ok(mount)
-}
-
-/// An absolute host path as text, `.` and `..` in a relative one resolved by its words.
-fn host_path(text: &str, here: &Path) -> Option<String> {
-    if text.starts_with('/') {
-        return Some(text.to_owned());
-    }
-    if !text.starts_with('.') {
-        return None;
-    }
-    let mut path = PathBuf::from(here);
-    for component in Path::new(text).components() {
-        match component {
-            Component::ParentDir => {
-                path.pop();
-            }
-            Component::Normal(name) => path.push(name),
-            _ => {}
-        }
-    }
-    path.to_str().map(str::to_owned)
-}
-
-fn container_path(text: &str) -> Option<String> {
-    let names_something = Path::new(text)
-        .components()
-        .any(|c| matches!(c, Component::Normal(_)));
-    (text.starts_with('/') && names_something).then(|| text.to_owned())
 }
 
 /// Parses `--detach-keys`: single characters or `ctrl-` and a letter or one of `@[\]^_`, separated by commas. Empty: no keys.
@@ -331,43 +263,6 @@ mod tests {
             env_file("A=1\n=2\n", lookup).unwrap_err(),
             "line 2: invalid environment variable: =2"
         );
-    }
-
-    #[test]
-    fn volumes() {
-        let here = Path::new("/work/dir");
-        let mount = |source: &str, target: &str, read_only: bool, propagation: &str| Mount {
-            source: source.to_owned(),
-            target: target.to_owned(),
-            read_only,
-            propagation: propagation.to_owned(),
-            non_recursive: false,
-            create_source: true,
-        };
-        for (text, expected) in [
-            ("/a:/b", mount("/a", "/b", false, "")),
-            ("/a:/b:ro", mount("/a", "/b", true, "")),
-            ("/a:/b:rw,rshared", mount("/a", "/b", false, "rshared")),
-            ("/a:/b:ro,z", mount("/a", "/b", true, "")),
-            (".:/b", mount("/work/dir", "/b", false, "")),
-            ("./x/../y:/b", mount("/work/dir/y", "/b", false, "")),
-            ("../x:/b", mount("/work/x", "/b", false, "")),
-        ] {
-            assert_eq!(volume(text, here), Ok(expected), "{text}");
-        }
-        for (text, word) in [
-            ("/b", "anonymous"),
-            ("name:/b", "named volumes"),
-            ("/a:b", "absolute"),
-            ("/a:/", "absolute"),
-            ("/a:/b:bogus", "unknown option"),
-            ("/a:/b:ro:x", "write /host"),
-            (":/b", "named volumes"),
-            ("", "anonymous"),
-        ] {
-            let error = volume(text, here).unwrap_err();
-            assert!(error.contains(word), "{text}: {error}");
-        }
     }
 
     #[test]

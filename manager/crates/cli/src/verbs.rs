@@ -1,5 +1,6 @@
 //! The verbs: from parsed arguments to calls of the daemon and printed results. One file per group.
 
+mod cidfile;
 mod containers;
 mod create;
 mod daemon;
@@ -8,6 +9,7 @@ mod images;
 mod inspect;
 mod login;
 mod logs;
+mod options;
 mod ps;
 mod run;
 mod system;

@@ -3,6 +3,7 @@
 //! ```text
 //!   <run>/<id>/            0700; the shim's working directory
 //!     config.json          the OCI spec
+//!     runtime.json         the OCI runtime that was called with it
 //!     shim.sock …          the shim's own files
 //!   <state>/<id>/
 //!     hosts hostname resolv.conf    bind-mounted below /etc
@@ -21,6 +22,7 @@ use crate::entries::remove_tree;
 use crate::error::ContainersError;
 use crate::record::Container;
 use crate::request::ExecRequest;
+use crate::runtimes::RuntimeProgram;
 use crate::service::Result;
 use crate::spec::host::HostFacts;
 use crate::spec::{self, Facts};
@@ -29,8 +31,16 @@ use crate::types::Settings;
 /// The version of the launch message that is spoken here.
 const LAUNCH_VERSION: u32 = 1;
 
-/// Writes the bundle over a mounted root file system, and returns what the shim is told.
-pub(crate) fn write(settings: &Settings, container: &Container, rootfs: &Path) -> Result<Launch> {
+/// The runtime of a run, beside its bundle: whoever cleans up after a dead shim must call the same one.
+const RUNTIME_NOTE: &str = "runtime.json";
+
+/// Writes the bundle over a mounted root file system, and returns what the shim is told. `pid_namespace` is another container's.
+pub(crate) fn write(
+    settings: &Settings,
+    container: &Container,
+    rootfs: &Path,
+    pid_namespace: Option<&Path>,
+) -> Result<Launch> {
     let (run_dir, state_dir) = (
         settings.bundle_path(&container.id),
         settings.container_dir(&container.id),
@@ -53,31 +63,38 @@ pub(crate) fn write(settings: &Settings, container: &Container, rootfs: &Path) -
             fs::create_dir_all(&mount.source).map_err(ContainersError::file("create", &mount.source))?;
         }
     }
+    let runtime = settings
+        .runtimes
+        .find(container.request.options.runtime.as_deref())?;
     let host = HostFacts::observe();
     let accounts = spec::root::accounts(rootfs)?;
+    let devices = spec::devices::observe(&container.request.options)?;
     let facts = Facts {
         host: &host,
         accounts: &accounts,
         rootfs,
         etc_dir: &state_dir,
+        init: settings.init.as_deref(),
+        devices: &devices,
+        pid_namespace,
     };
     let config = spec::generate(container, &facts)?;
     if let Some(cwd) = config["process"]["cwd"].as_str() {
         spec::root::create_dir(rootfs, cwd)?;
     }
-    spec::etc::write(
-        &state_dir,
-        spec::hostname(container, &host),
-        container.request.network,
-    )?;
+    spec::etc::write(&state_dir, spec::hostname(container, &host), &container.request)?;
     let config_path = run_dir.join("config.json");
     fs::write(&config_path, config.to_string()).map_err(ContainersError::file("write", &config_path))?;
+    let note_path = run_dir.join(RUNTIME_NOTE);
+    let note = serde_json::json!(runtime).to_string();
+    fs::write(&note_path, note).map_err(ContainersError::file("write", &note_path))?;
     let io = container.request.io;
     Ok(Launch {
         version: LAUNCH_VERSION,
         container_id: container.id.to_string(),
         run_dir: text(&run_dir)?,
-        runtime: text(&settings.runtime)?,
+        runtime: text(&runtime.path)?,
+        runtime_args: runtime.args,
         runtime_root: text(&settings.runtime_root)?,
         log_path: text(&settings.log_path(&container.id))?,
         exit_path: text(&exit_path)?,
@@ -85,6 +102,14 @@ pub(crate) fn write(settings: &Settings, container: &Container, rootfs: &Path) -
         open_stdin: io.open_stdin,
         stdin_once: io.stdin_once,
     })
+}
+
+/// The runtime of the last run; the default where that cannot be told.
+pub(crate) fn runtime_of_run(settings: &Settings, run_dir: &Path) -> RuntimeProgram {
+    fs::read(run_dir.join(RUNTIME_NOTE))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_else(|| settings.runtimes.default_program())
 }
 
 /// The OCI process of an exec in a running container.

@@ -224,6 +224,11 @@ impl Inner {
             error: None,
         };
         let warnings = spec::validate(&container, &spec::host::HostFacts::observe())?;
+        let options = &container.request.options;
+        self.settings.runtimes.find(options.runtime.as_deref())?;
+        if options.init && self.settings.init.is_none() {
+            return Err(spec::SpecError::NoInit.into());
+        }
         self.names.reserve(name.as_str(), id.as_str())??;
         if let Err(error) = self.records.save(&container) {
             self.names.release(name.as_str(), id.as_str())?;

@@ -8,9 +8,10 @@ fn open(dir: &Path) -> (Store, Inner) {
     let settings = Settings {
         state_dir: dir.join("root/containers"),
         run_dir: dir.join("run"),
-        runtime: "/nowhere/rt".into(),
+        runtimes: crate::runtimes::Runtimes::single("/nowhere/rt".into()),
         runtime_root: dir.join("rt"),
         shim: "/nowhere/shim".into(),
+        init: None,
     };
     let inner = Inner::open(&store, settings).unwrap();
     (store, inner)

@@ -96,7 +96,9 @@ fn failed(message: String) -> ContainersError {
 
 /// Has the runtime delete whatever there is of a container, and removes its shim's cgroup; only for containers without a shim.
 pub(crate) async fn delete(settings: &Settings, id: &str) {
-    let call = Command::new(&settings.runtime)
+    let runtime = crate::bundle::runtime_of_run(settings, &settings.run_dir.join(id));
+    let call = Command::new(&runtime.path)
+        .args(&runtime.args)
         .arg("--root")
         .arg(&settings.runtime_root)
         .args(["delete", "--force", id])

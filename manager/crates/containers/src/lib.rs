@@ -25,28 +25,35 @@ mod bundle;
 mod ending;
 mod entries;
 mod error;
+mod joining;
 mod launch;
 mod link;
 mod log_line;
 mod logs;
 mod observe;
+mod options;
 mod record;
 mod recovery;
 mod relay;
 mod remains;
 mod request;
+mod runtimes;
 mod service;
 mod spec;
 mod streams;
 mod types;
 
 pub use error::{ContainersError, classify_runtime_message};
+pub use options::{
+    CgroupView, DeviceMapping, Dns, ExtraHost, IpcMode, NamespaceModes, Options, PidMode, TmpfsMount, Ulimit,
+};
 pub use record::{Container, ExitStatus, ProcessIdentity, Refused, State, Transition};
 pub use remains::Remains;
 pub use request::{
     BindMount, CreateRequest, ExecRequest, ImageFacts, IoConfig, Network, Propagation, Resources,
     TerminalSize,
 };
+pub use runtimes::{RuntimeProgram, Runtimes};
 pub use service::{
     Containers, Created, Event, Inspection, LogEntry, LogOptions, LogStream, RecoveryReport, Settings,
 };

@@ -208,7 +208,12 @@ pub(crate) fn inspection(settings: &Settings, container: Container) -> Inspectio
         stop_signal,
         log_path: settings.log_path(&container.id),
         bundle_path,
-        runtime: settings.runtime.clone(),
+        runtime: container
+            .request
+            .options
+            .runtime
+            .clone()
+            .unwrap_or_else(|| settings.runtimes.default_name().to_owned()),
         log_lines_dropped: match &container.state {
             crate::record::State::Exited { status } => status.log_lines_dropped,
             _ => 0,

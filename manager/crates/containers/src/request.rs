@@ -9,6 +9,8 @@ use std::time::Duration;
 use croze_model::{ContainerName, Platform};
 use serde::{Deserialize, Serialize};
 
+use crate::options::Options;
+
 /// A container as requested. The default is a container with the image's own settings, no network and no limit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -53,6 +55,8 @@ pub struct CreateRequest {
     pub stop_timeout: Option<Duration>,
     /// The platform that the image must be for, if one was asked for by name.
     pub platform: Option<Platform>,
+    /// Everything that is asked for more rarely.
+    pub options: Options,
 }
 
 /// How the first process's standard streams are made.
@@ -165,6 +169,16 @@ pub struct Resources {
     pub cpu_shares: Option<u64>,
     /// CPUs it may run on: `0-2,4`.
     pub cpuset_cpus: Option<String>,
+    /// Memory nodes it may use: `0-1`.
+    pub cpuset_mems: Option<String>,
+    /// Bytes of memory down to which it is squeezed when the host is short of it.
+    pub memory_reservation_bytes: Option<u64>,
+    /// Microseconds of CPU time in each period; an alternative to `nano_cpus`.
+    pub cpu_quota_micros: Option<i64>,
+    /// Length of the period, microseconds.
+    pub cpu_period_micros: Option<u64>,
+    /// Its processes wait instead of being killed for want of memory (cgroup v1).
+    pub oom_kill_disable: bool,
 }
 
 /// What a container takes from its image.
@@ -187,6 +201,8 @@ pub struct ImageFacts {
     pub labels: BTreeMap<String, String>,
     /// Signal of `stop`.
     pub stop_signal: Option<String>,
+    /// Paths that the image declares as volumes.
+    pub volumes: Vec<String>,
 }
 
 impl ImageFacts {
@@ -207,12 +223,15 @@ impl ImageFacts {
         facts.user = config.user().clone().unwrap_or_default();
         facts.labels = config.labels().clone().unwrap_or_default().into_iter().collect();
         facts.stop_signal = config.stop_signal().clone();
+        facts.volumes = config.volumes().clone().unwrap_or_default();
+        facts.volumes.sort();
         facts
     }
 }
 
 /// A process to be added to a running container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct ExecRequest {
     /// The process's arguments.
     pub command: Vec<String>,
@@ -222,6 +241,8 @@ pub struct ExecRequest {
     pub working_dir: Option<String>,
     /// `user[:group]`; `None`: the container's.
     pub user: Option<String>,
+    /// It gets every capability.
+    pub privileged: bool,
     /// It gets a terminal.
     pub tty: bool,
     /// Its standard input is connected.

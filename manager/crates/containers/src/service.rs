@@ -111,6 +111,7 @@ impl Containers {
         request: CreateRequest,
         image: ImageFacts,
     ) -> Result<Created> {
+        let request = self.with_full_ids(request)?;
         let inner = Arc::clone(&self.inner);
         blocking(move || inner.create(id, request, image)).await
     }
@@ -151,9 +152,11 @@ impl Containers {
                 });
             }
         }
+        let joined = self.pid_namespace(&container)?;
         self.inner.begin_run(id);
         let (inner, rootfs, of) = (Arc::clone(&self.inner), rootfs.to_path_buf(), container.clone());
-        let launched = match blocking(move || crate::bundle::write(&inner.settings, &of, &rootfs)).await {
+        let write = move || crate::bundle::write(&inner.settings, &of, &rootfs, joined.as_deref());
+        let launched = match blocking(write).await {
             Ok(message) => launch::launch(&self.inner.settings, &message).await,
             Err(error) => Err(error),
         };

@@ -8,6 +8,7 @@ use futures_util::stream::BoxStream;
 
 use crate::error::ContainersError;
 use crate::record::{Container, ExitStatus};
+use crate::runtimes::Runtimes;
 
 /// Where things are and which programs are used.
 #[derive(Debug, Clone)]
@@ -16,12 +17,14 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// State of this boot, such as `/run/croze/containers`.
     pub run_dir: PathBuf,
-    /// The OCI runtime's program.
-    pub runtime: PathBuf,
-    /// The runtime's `--root`, such as `/run/croze/rt`.
+    /// The OCI runtimes.
+    pub runtimes: Runtimes,
+    /// The runtimes' `--root`, such as `/run/croze/rt`.
     pub runtime_root: PathBuf,
     /// The shim's program.
     pub shim: PathBuf,
+    /// croze-init, for containers that ask for it.
+    pub init: Option<PathBuf>,
 }
 
 /// What `create` made.
@@ -84,8 +87,8 @@ pub struct Inspection {
     pub log_path: PathBuf,
     /// The bundle.
     pub bundle_path: PathBuf,
-    /// The OCI runtime.
-    pub runtime: PathBuf,
+    /// The OCI runtime, by its name or path.
+    pub runtime: String,
     /// Log lines that could not be written.
     pub log_lines_dropped: u64,
 }

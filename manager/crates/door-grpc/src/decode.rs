@@ -11,6 +11,7 @@ use croze_model::{Credentials, Secret};
 use croze_proto::v1;
 use tonic::Status;
 
+use crate::options;
 use crate::status::invalid;
 
 /// A create.
@@ -49,6 +50,7 @@ pub(crate) fn create(message: v1::CreateContainerRequest) -> Result<CreateReques
             .map(|platform| platform.parse())
             .transpose()
             .map_err(|error: croze_model::PlatformError| invalid(error.to_string()))?,
+        options: options::decode(message.options.unwrap_or_default())?,
     })
 }
 
@@ -61,6 +63,7 @@ pub(crate) fn exec(message: v1::ExecStart) -> ExecContainerRequest {
             env: message.env,
             working_dir: given(message.working_dir),
             user: given(message.user),
+            privileged: message.privileged,
             tty: message.tty,
             stdin: message.stdin,
             detach: message.detach,
@@ -143,6 +146,11 @@ fn resources(message: v1::Resources) -> Resources {
         pids_limit: limit(message.pids_limit),
         cpu_shares: limit(message.cpu_shares),
         cpuset_cpus: given(message.cpuset_cpus),
+        cpuset_mems: given(message.cpuset_mems),
+        memory_reservation_bytes: limit(message.memory_reservation_bytes),
+        cpu_quota_micros: Some(message.cpu_quota_micros).filter(|&micros| micros != 0),
+        cpu_period_micros: limit(message.cpu_period_micros),
+        oom_kill_disable: message.oom_kill_disable,
     }
 }
 

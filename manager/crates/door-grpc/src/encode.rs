@@ -6,6 +6,8 @@ use croze_engine::{
 };
 use croze_proto::v1;
 
+use crate::options;
+
 /// One container as a list shows it.
 pub(crate) fn summary(container: &Container, args: Vec<String>) -> v1::ContainerSummary {
     let (state, exit, dead) = match &container.state {
@@ -84,10 +86,15 @@ pub(crate) fn inspection(inspection: Inspection) -> v1::InspectContainerResponse
         stop_signal: inspection.stop_signal,
         log_path: inspection.log_path.display().to_string(),
         bundle_path: inspection.bundle_path.display().to_string(),
-        runtime: inspection.runtime.display().to_string(),
+        runtime: inspection.runtime,
         log_lines_dropped: inspection.log_lines_dropped,
         entrypoint,
         cmd,
+        options: Some(options::encode(&request.options)),
+        cap_add: request.cap_add,
+        cap_drop: request.cap_drop,
+        read_only: request.read_only,
+        image_volumes: inspection.container.image.volumes,
     }
 }
 
@@ -123,6 +130,11 @@ fn resources(resources: &Resources) -> v1::Resources {
         pids_limit: resources.pids_limit.unwrap_or(0),
         cpu_shares: resources.cpu_shares.unwrap_or(0),
         cpuset_cpus: resources.cpuset_cpus.clone().unwrap_or_default(),
+        cpuset_mems: resources.cpuset_mems.clone().unwrap_or_default(),
+        memory_reservation_bytes: resources.memory_reservation_bytes.unwrap_or(0),
+        cpu_quota_micros: resources.cpu_quota_micros.unwrap_or(0),
+        cpu_period_micros: resources.cpu_period_micros.unwrap_or(0),
+        oom_kill_disable: resources.oom_kill_disable,
     }
 }
 

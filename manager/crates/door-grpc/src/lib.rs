@@ -15,6 +15,7 @@ mod containers;
 mod decode;
 mod encode;
 mod images;
+mod options;
 mod status;
 mod streams;
 mod system;

@@ -33,8 +33,9 @@ async fn server(dir: &Path) -> Option<Server> {
     let settings = Settings {
         root: dir.join("lib"),
         run_root: dir.join("run"),
-        runtime: PathBuf::from("/bin/false"),
+        runtimes: croze_engine::Runtimes::single(PathBuf::from("/bin/false")),
         shim: PathBuf::from("/bin/false"),
+        init: None,
         hello: Some(croze_engine::Hello {
             program: b"not a program",
             created: Some(1_700_000_000),

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use croze_containers::Containers;
+use croze_containers::{Containers, Runtimes};
 use croze_images::Images;
 use croze_model::{Error, ErrorKind, Result};
 use croze_registry::{Hosts, Registry};
@@ -27,12 +27,14 @@ pub struct Settings {
     pub root: PathBuf,
     /// State that is rebuilt, or safely forgotten, after a boot.
     pub run_root: PathBuf,
-    /// The OCI runtime's program.
-    pub runtime: PathBuf,
+    /// The OCI runtimes.
+    pub runtimes: Runtimes,
     /// The shim's program.
     pub shim: PathBuf,
     /// What is special about single registries.
     pub registries: Hosts,
+    /// croze-init, for containers that ask for it.
+    pub init: Option<PathBuf>,
     /// What the image `croze/hello` is made of, where this build carries it.
     pub hello: Option<Hello>,
 }
@@ -94,7 +96,8 @@ impl Engine {
         let registry = Registry::new(settings.registries.clone());
         let images = Images::open(&settings.root, snapshots.clone(), registry.clone())?;
         let containers = Containers::open(&store, container_settings(&settings))?;
-        let runtime_version = crate::host::runtime_version(&settings.runtime, crate::host::VERSION_LIMIT);
+        let runtime_version =
+            crate::host::runtime_version(&settings.runtimes.default_program(), crate::host::VERSION_LIMIT);
         let inner = Inner {
             settings,
             images,
@@ -202,9 +205,10 @@ fn container_settings(settings: &Settings) -> croze_containers::Settings {
     croze_containers::Settings {
         state_dir: settings.root.join("containers"),
         run_dir: settings.run_root.join("containers"),
-        runtime: settings.runtime.clone(),
+        runtimes: settings.runtimes.clone(),
         runtime_root: settings.run_root.join("rt"),
         shim: settings.shim.clone(),
+        init: settings.init.clone(),
     }
 }
 

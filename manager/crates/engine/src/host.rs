@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use croze_containers::State;
+use croze_containers::{RuntimeProgram, State};
 use croze_model::{Platform, Result};
 
 use crate::engine::Engine;
@@ -93,7 +92,7 @@ impl Engine {
             images: self.images().list().await?.len(),
             root: settings.root.display().to_string(),
             run_root: settings.run_root.display().to_string(),
-            runtime: settings.runtime.display().to_string(),
+            runtime: settings.runtimes.default_program().path.display().to_string(),
             cgroup_version: cgroup_version(&read("/proc/self/mountinfo")),
             kernel: kernel(),
             operating_system: os_name(&read("/etc/os-release")),
@@ -107,8 +106,10 @@ impl Engine {
 }
 
 /// The first line of `RUNTIME --version`, or why there is none. Blocks.
-pub(crate) fn runtime_version(program: &Path, limit: Duration) -> String {
+pub(crate) fn runtime_version(runtime: &RuntimeProgram, limit: Duration) -> String {
+    let program = &runtime.path;
     let child = Command::new(program)
+        .args(&runtime.args)
         .arg("--version")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -188,17 +189,23 @@ fn memory_bytes(meminfo: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
     fn a_runtime_that_hangs_has_no_version() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
+        let at = |path: &Path| RuntimeProgram {
+            path: path.to_owned(),
+            args: Vec::new(),
+        };
         let program = |name: &str, text: &str| {
             let path = dir.path().join(name);
             fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-            path
+            at(&path)
         };
         let hangs = runtime_version(&program("hangs", "exec sleep 1000"), Duration::ZERO);
         assert!(hangs.contains("took longer"), "{hangs}");
@@ -209,7 +216,7 @@ mod tests {
             let said = runtime_version(&program(name, text), VERSION_LIMIT);
             assert!(said.contains(version) && !said.contains("more"), "{said}");
         }
-        assert!(runtime_version(Path::new("/nowhere"), VERSION_LIMIT).contains("unknown"));
+        assert!(runtime_version(&at(Path::new("/nowhere")), VERSION_LIMIT).contains("unknown"));
     }
 
     #[test]

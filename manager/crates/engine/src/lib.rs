@@ -55,9 +55,10 @@ pub use lifecycle::{
 pub use operation::Operation;
 
 pub use croze_containers::{
-    BindMount, Container, CreateRequest, Created, ExecRequest, ExitStatus, Input, Inspection, IoConfig,
-    LogEntry, LogOptions, LogStream, Network, Output, ProcessStream, Propagation, Resources, State,
-    TerminalSize,
+    BindMount, CgroupView, Container, CreateRequest, Created, DeviceMapping, Dns, ExecRequest, ExitStatus,
+    ExtraHost, Input, Inspection, IoConfig, IpcMode, LogEntry, LogOptions, LogStream, NamespaceModes,
+    Network, Options, Output, PidMode, ProcessStream, Propagation, Resources, RuntimeProgram, Runtimes,
+    State, TerminalSize, TmpfsMount, Ulimit,
 };
 pub use croze_images::{
     Image, ImageDetails, LayerOrigin, LayerProgress, LayerState, PullPhase, PullState, Pulled, PulledLayer,

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use croze_engine::{
-    AttachRequest, CreateRequest, Engine, Hello, ListRequest, RemoveImageRequest, RemoveRequest, Settings,
-    StartRequest, State, WaitRequest,
+    AttachRequest, CreateRequest, Engine, Hello, ListRequest, RemoveImageRequest, RemoveRequest, Runtimes,
+    Settings, StartRequest, State, WaitRequest,
 };
 use croze_model::{Error, ErrorKind};
 use croze_snapshots::Snapshots;
@@ -41,8 +41,9 @@ fn life_with(dir: &Path, runtime: &Path, shim: &Path) -> Option<Life> {
     let settings = Settings {
         root: dir.join("lib"),
         run_root: dir.join("run"),
-        runtime: runtime.to_owned(),
+        runtimes: Runtimes::single(runtime.to_owned()),
         shim: shim.to_owned(),
+        init: None,
         hello: Some(Hello {
             program: PROGRAM,
             created: None,
@@ -421,9 +422,10 @@ fn root_and_run_root_belong_to_one_daemon() {
         let settings = Settings {
             root: dir.path().join(root),
             run_root: dir.path().join(run_root),
-            runtime: PathBuf::from("/bin/false"),
+            runtimes: Runtimes::single(PathBuf::from("/bin/false")),
             shim: PathBuf::from("/bin/false"),
             registries: croze_engine::Hosts::default(),
+            init: None,
             hello: None,
         };
         let error = Engine::open(settings).unwrap_err();

@@ -96,6 +96,7 @@ pub(crate) fn call(
     // The container must not inherit the shim's protection.
     let protected = set_oom_score(0);
     let spawned = Command::new(&launch.runtime)
+        .args(&launch.runtime_args)
         .arg("--root")
         .arg(&launch.runtime_root)
         .arg("--log")

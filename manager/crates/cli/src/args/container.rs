@@ -6,6 +6,7 @@
 use clap::{Args, ValueEnum};
 use croze_client::v1::Mount;
 
+use crate::args::OptionArgs;
 use crate::values::{self, DetachKeys};
 
 /// When to fetch an image.
@@ -77,7 +78,7 @@ pub(crate) struct ContainerArgs {
     #[arg(long, value_name = "NUMBER", value_parser = values::pids_limit, allow_hyphen_values = true)]
     pub(crate) pids_limit: Option<u64>,
     /// Hostname in the container [default: the start of its id]
-    #[arg(long, value_name = "NAME")]
+    #[arg(short = 'h', long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
     /// Replace the image's entrypoint; an empty text for none
     #[arg(long, value_name = "PROGRAM")]
@@ -109,6 +110,11 @@ pub(crate) struct ContainerArgs {
     /// Who asks at the registry [default: what `login` has kept]
     #[arg(long, value_name = "USER[:PASSWORD]")]
     pub(crate) creds: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: OptionArgs,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub(crate) help: Option<bool>,
     /// The image, then the command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
     pub(crate) words: Vec<String>,
@@ -154,6 +160,7 @@ pub(crate) struct AttachOptions {
 
 /// `exec`
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "clap's flags, one field each")]
 pub(crate) struct ExecArgs {
     /// Leave it running
     #[arg(short, long)]
@@ -178,6 +185,12 @@ pub(crate) struct ExecArgs {
         value_name = "USER"
     )]
     pub(crate) user: Option<String>,
+    /// Read variables from a file, one per line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<std::path::PathBuf>,
+    /// Give it every capability
+    #[arg(long)]
+    pub(crate) privileged: bool,
     /// Keys that leave the command running
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = values::detach_keys)]
     pub(crate) detach_keys: DetachKeys,

@@ -1,5 +1,7 @@
 //! `create`, and the half of it that `run` shares: arguments become the daemon's request, a missing image is fetched.
 
+use std::collections::HashMap;
+
 use croze_client::v1::{
     CreateContainerRequest, CreateContainerResponse, Entrypoint, ErrorKind, ResolveImageRequest, Resources,
 };
@@ -7,7 +9,9 @@ use croze_client::{Client, Error};
 
 use crate::args::{ContainerArgs, PullPolicy};
 use crate::failure::Failure;
+use crate::verbs::cidfile::CidFile;
 use crate::verbs::images::{self, Source};
+use crate::verbs::options;
 use crate::{output, values};
 
 /// `croze create`
@@ -33,6 +37,12 @@ pub(super) async fn create(
     stdin: Stdin,
 ) -> Result<CreateContainerResponse, Failure> {
     let (policy, creds) = (args.pull, args.creds.clone());
+    let cidfile = args
+        .options
+        .cidfile
+        .as_deref()
+        .map(CidFile::reserve)
+        .transpose()?;
     let request = request(args, stdin)?;
     let source = Source {
         image: &request.image,
@@ -48,6 +58,9 @@ pub(super) async fn create(
         .into_inner();
     for warning in &created.warnings {
         output::notice(&format!("warning: {warning}"));
+    }
+    if let Some(file) = cidfile {
+        file.write(&created.id)?;
     }
     Ok(created)
 }
@@ -93,6 +106,24 @@ async fn ensure_image(client: &Client, source: &Source<'_>, policy: PullPolicy) 
 /// The daemon's request for these arguments.
 fn request(args: ContainerArgs, stdin: Stdin) -> Result<CreateContainerRequest, Failure> {
     let env = environment(&args.env, &args.env_file)?;
+    let mut labels = HashMap::new();
+    for file in &args.options.label_file {
+        labels.extend(options::label_file(file)?);
+    }
+    labels.extend(args.label);
+    let limits = options::limits(
+        &args.options,
+        Resources {
+            memory_bytes: args.memory.unwrap_or(0),
+            memory_swap_bytes: args.memory_swap.unwrap_or(0),
+            nano_cpus: args.cpus.unwrap_or(0),
+            pids_limit: args.pids_limit.unwrap_or(0),
+            cpu_shares: args.cpu_shares.unwrap_or(0),
+            cpuset_cpus: args.cpuset_cpus.unwrap_or_default(),
+            ..Resources::default()
+        },
+    );
+    let (binds, options) = options::options(args.options)?;
     let mut words = args.words.into_iter();
     let image = words.next().unwrap_or_default();
     Ok(CreateContainerRequest {
@@ -109,24 +140,18 @@ fn request(args: ContainerArgs, stdin: Stdin) -> Result<CreateContainerRequest, 
         tty: args.tty,
         open_stdin: args.interactive,
         stdin_once: args.interactive && stdin == Stdin::Attached,
-        mounts: args.volume,
+        mounts: args.volume.into_iter().chain(binds).collect(),
         network: args.network,
-        resources: Some(Resources {
-            memory_bytes: args.memory.unwrap_or(0),
-            memory_swap_bytes: args.memory_swap.unwrap_or(0),
-            nano_cpus: args.cpus.unwrap_or(0),
-            pids_limit: args.pids_limit.unwrap_or(0),
-            cpu_shares: args.cpu_shares.unwrap_or(0),
-            cpuset_cpus: args.cpuset_cpus.unwrap_or_default(),
-        }),
+        resources: Some(limits),
         auto_remove: args.rm,
-        labels: args.label.into_iter().collect(),
+        labels,
         stop_signal: args.stop_signal.unwrap_or_default(),
         stop_timeout_seconds: args.stop_timeout,
         cap_add: args.cap_add,
         cap_drop: args.cap_drop,
         read_only: args.read_only,
         platform: args.platform.unwrap_or_default(),
+        options: Some(options),
     })
 }
 
@@ -155,6 +180,8 @@ pub(super) fn environment(
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+
+    use croze_client::v1::ContainerOptions;
 
     use super::*;
     use crate::args::{Cli, Verb};
@@ -233,6 +260,7 @@ mod tests {
                 ..Resources::default()
             }),
             auto_remove: true,
+            options: Some(ContainerOptions::default()),
             ..CreateContainerRequest::default()
         };
         assert_eq!(request, expected);

@@ -36,9 +36,10 @@ fn request(args: &ExecArgs) -> Result<ExecStart, Failure> {
     Ok(ExecStart {
         container,
         command,
-        env: create::environment(&args.env, &[])?,
+        env: create::environment(&args.env, &args.env_file)?,
         working_dir: args.workdir.clone().unwrap_or_default(),
         user: args.user.clone().unwrap_or_default(),
+        privileged: args.privileged,
         tty: args.tty,
         stdin: args.interactive && !args.detach,
         detach: args.detach,

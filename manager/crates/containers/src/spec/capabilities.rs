@@ -45,6 +45,11 @@ impl CapabilitySet {
         })
     }
 
+    /// Every one there is.
+    pub(crate) fn all() -> Self {
+        Self { names: ALL.to_vec() }
+    }
+
     /// Whether the container has this one.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.names.contains(&name)

@@ -71,6 +71,65 @@ pub enum SpecError {
         /// The text as given.
         text: String,
     },
+    /// There is no such OCI runtime.
+    #[error("the runtime {name:?} cannot be used: {reason}; there are: {known}")]
+    Runtime {
+        /// The name or path as given.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+        /// The names that are configured, separated by commas.
+        known: String,
+    },
+    /// A device that cannot be given to a container.
+    #[error("the device {device:?} is not possible: {reason}")]
+    Device {
+        /// The path on the host.
+        device: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A limit of processes that cannot be set.
+    #[error("the ulimit {name:?} is not possible: {reason}")]
+    Ulimit {
+        /// Its name as given.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A kernel parameter that is not the container's.
+    #[error("the sysctl {name:?} is not possible: {reason}")]
+    Sysctl {
+        /// Its name as given.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A security option that means nothing here.
+    #[error("the security option {option:?} is not possible: {reason}")]
+    SecurityOption {
+        /// The option's beginning.
+        option: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Two options that contradict each other.
+    #[error("conflicting options: {one} and {other}")]
+    Conflict {
+        /// The one.
+        one: &'static str,
+        /// The other.
+        other: &'static str,
+    },
+    /// The daemon has no croze-init.
+    #[error("there is no init program to put before the command")]
+    NoInit,
+    /// A name that would not be one word in a file.
+    #[error("the name {name:?} is malformed: it must be one word of at most 255 bytes")]
+    Name {
+        /// The name as given.
+        name: String,
+    },
     /// The hostname is malformed.
     #[error("the hostname {name:?} is malformed: letters, digits, dots and hyphens, at most 63 characters")]
     Hostname {
@@ -87,6 +146,10 @@ impl From<SpecError> for Error {
                 Some("give a number, or a name that the image knows")
             }
             SpecError::Signal { .. } => Some("use a name such as TERM or SIGKILL, or a number from 1 to 64"),
+            SpecError::NoInit => Some("install croze-init beside crozed, or name it with crozed's --init"),
+            SpecError::Runtime { .. } => {
+                Some("add it to croze.toml as [runtimes.NAME], or give an absolute path")
+            }
             _ => None,
         };
         let converted = Error::new(ErrorKind::InvalidArgument, "spec", error.to_string());

@@ -4,31 +4,85 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
+use super::SpecError;
 use crate::error::ContainersError;
-use crate::request::Network;
+use crate::options::{Dns, ExtraHost, Options};
+use crate::request::{CreateRequest, Network};
 
 /// systemd-resolved's list of the real servers, for hosts whose resolv.conf names its stub only.
 const RESOLVED_LIST: &str = "/run/systemd/resolve/resolv.conf";
 
 /// Writes the three files into `dir`.
-pub(crate) fn write(dir: &Path, hostname: &str, network: Network) -> Result<(), ContainersError> {
+pub(crate) fn write(dir: &Path, hostname: &str, request: &CreateRequest) -> Result<(), ContainersError> {
     let host_file = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let (hosts, resolv) = match network {
-        Network::Host => (host_file("/etc/hosts"), host_file("/etc/resolv.conf")),
-        Network::None => {
-            let own = host_file("/etc/resolv.conf");
-            (hosts(), resolv_conf(&own, || host_file(RESOLVED_LIST)))
-        }
+    let own = host_file("/etc/resolv.conf");
+    let (hosts, resolv) = match request.network {
+        Network::Host => (host_file("/etc/hosts"), own),
+        Network::None => (hosts(), resolv_conf(&own, || host_file(RESOLVED_LIST))),
     };
     for (name, text) in [
-        ("hosts", hosts),
+        ("hosts", with_extra_hosts(hosts, &request.options.extra_hosts)),
         ("hostname", format!("{hostname}\n")),
-        ("resolv.conf", resolv),
+        ("resolv.conf", with_dns(resolv, &request.options.dns)),
     ] {
         let path = dir.join(name);
         fs::write(&path, text).map_err(ContainersError::file("write", &path))?;
     }
     Ok(())
+}
+
+fn with_extra_hosts(mut text: String, extra: &[ExtraHost]) -> String {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    for host in extra {
+        text.push_str(&format!("{}\t{}\n", host.address, host.name));
+    }
+    text
+}
+
+/// A resolv.conf in which what is asked for replaces the lines of its kind.
+fn with_dns(text: String, dns: &Dns) -> String {
+    if dns.is_empty() {
+        return text;
+    }
+    let kept = |kinds: &'static [&'static str]| {
+        text.lines().filter(move |line| {
+            line.split_whitespace()
+                .next()
+                .is_some_and(|kind| kinds.contains(&kind))
+        })
+    };
+    let mut lines: Vec<String> = Vec::new();
+    match dns.search.as_slice() {
+        [] => lines.extend(kept(&["search", "domain"]).map(str::to_owned)),
+        // One that is alone and a dot stands for none.
+        [only] if only == "." => {}
+        domains => lines.push(format!("search {}", domains.join(" "))),
+    }
+    if dns.servers.is_empty() {
+        lines.extend(kept(&["nameserver"]).map(str::to_owned));
+    }
+    lines.extend(dns.servers.iter().map(|server| format!("nameserver {server}")));
+    if dns.options.is_empty() {
+        lines.extend(kept(&["options"]).map(str::to_owned));
+    } else {
+        lines.push(format!("options {}", dns.options.join(" ")));
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Refuses what would be read as something else in the files' lines.
+pub(crate) fn check(options: &Options) -> Result<(), SpecError> {
+    let word = |text: &str| {
+        !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control()) && text.len() <= 255
+    };
+    let names = options.extra_hosts.iter().map(|host| &host.name);
+    let domains = options.dns.search.iter().chain(&options.dns.options);
+    match names.chain(domains).find(|text| !word(text)) {
+        Some(name) => Err(SpecError::Name { name: name.clone() }),
+        None => Ok(()),
+    }
 }
 
 fn hosts() -> String {
@@ -100,5 +154,49 @@ mod tests {
             resolv_conf("nameserver 127.0.0.53\nsearch x\n", String::new),
             "search x\n"
         );
+    }
+
+    #[test]
+    fn what_is_asked_for_replaces_lines_of_its_kind() {
+        let text = "# from the host\nsearch lan\nnameserver 10.0.0.1\noptions edns0\n".to_owned();
+        let dns = |servers: &[&str], search: &[&str], options: &[&str]| Dns {
+            servers: servers.iter().map(|s| s.parse().unwrap()).collect(),
+            search: search.iter().map(|s| (*s).to_owned()).collect(),
+            options: options.iter().map(|s| (*s).to_owned()).collect(),
+        };
+        for (dns, expected) in [
+            (dns(&[], &[], &[]), text.as_str()),
+            (
+                dns(&["1.1.1.1", "::1"], &[], &[]),
+                "search lan\nnameserver 1.1.1.1\nnameserver ::1\noptions edns0\n",
+            ),
+            (
+                dns(&[], &["a", "b"], &["ndots:2"]),
+                "search a b\nnameserver 10.0.0.1\noptions ndots:2\n",
+            ),
+            (dns(&[], &["."], &[]), "nameserver 10.0.0.1\noptions edns0\n"),
+        ] {
+            assert_eq!(with_dns(text.clone(), &dns), expected, "{dns:?}");
+        }
+    }
+
+    #[test]
+    fn further_hosts_are_added() {
+        let extra = |name: &str, address: &str| ExtraHost {
+            name: name.into(),
+            address: address.parse().unwrap(),
+        };
+        let hosts = [extra("db", "10.0.0.9"), extra("six", "fd00::1")];
+        assert_eq!(
+            with_extra_hosts("127.0.0.1 localhost".into(), &hosts),
+            "127.0.0.1 localhost\n10.0.0.9\tdb\nfd00::1\tsix\n"
+        );
+        for wrong in ["", "a b", "a\nnameserver 6.6.6.6"] {
+            let options = Options {
+                extra_hosts: vec![extra(wrong, "10.0.0.9")],
+                ..Options::default()
+            };
+            assert!(check(&options).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 /// Facts of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct HostFacts {
     /// Its hostname.
     pub(crate) hostname: String,
@@ -14,6 +15,14 @@ pub(crate) struct HostFacts {
     pub(crate) swap_limit: bool,
     /// CPUs that are online.
     pub(crate) cpus: u64,
+    /// The CPUs that are online, as a list.
+    pub(crate) online_cpus: String,
+    /// The memory nodes that are online, as a list.
+    pub(crate) online_mems: String,
+    /// The kernel confines by AppArmor.
+    pub(crate) apparmor: bool,
+    /// The kernel's version: major, minor.
+    pub(crate) kernel: (u32, u32),
     /// A process started by us may set its OOM score to 0: ours is not above it.
     pub(crate) may_reset_oom_score: bool,
     /// The architecture's name in OCI seccomp profiles, without the prefix.
@@ -30,6 +39,10 @@ impl HostFacts {
             unified_cgroup,
             swap_limit: swap_limit(unified_cgroup),
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
+            online_cpus: text("/sys/devices/system/cpu/online").trim().to_owned(),
+            online_mems: text("/sys/devices/system/node/online").trim().to_owned(),
+            apparmor: text("/sys/module/apparmor/parameters/enabled").trim() == "Y",
+            kernel: kernel_version(&text("/proc/sys/kernel/osrelease")),
             may_reset_oom_score: text("/proc/self/oom_score_adj")
                 .trim()
                 .parse::<i32>()
@@ -50,4 +63,29 @@ fn swap_limit(unified: bool) -> bool {
         return Path::new("/proc/swaps").exists();
     }
     Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists()
+}
+
+/// The first two numbers of a release such as `6.1.0-9-amd64`.
+pub(crate) fn kernel_version(release: &str) -> (u32, u32) {
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.trim().parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases() {
+        for (release, version) in [
+            ("6.1.0-9-amd64", (6, 1)),
+            ("5.10\n", (5, 10)),
+            ("6-rc1", (6, 0)),
+            ("", (0, 0)),
+        ] {
+            assert_eq!(kernel_version(release), version, "{release:?}");
+        }
+    }
 }

@@ -10,15 +10,21 @@
 //! structures, so that what stands here is what the runtime reads.
 
 pub(crate) mod capabilities;
+pub(crate) mod devices;
 pub(crate) mod error;
 pub(crate) mod etc;
 pub(crate) mod host;
+pub(crate) mod limits;
 pub(crate) mod mounts;
+pub(crate) mod namespaces;
 pub(crate) mod process;
 pub(crate) mod resources;
 pub(crate) mod root;
 pub(crate) mod seccomp;
+pub(crate) mod seccomp_profile;
+pub(crate) mod security;
 pub(crate) mod signal;
+pub(crate) mod tmpfs;
 pub(crate) mod user;
 
 pub use error::SpecError;
@@ -28,10 +34,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::record::Container;
-use crate::request::{ExecRequest, Network};
+use crate::request::{CreateRequest, ExecRequest, Network};
 use capabilities::CapabilitySet;
+use devices::DeviceNode;
 use host::HostFacts;
-use user::{Accounts, UserSpec};
+use security::{Filter, Security};
+use user::{Accounts, ResolvedUser, UserSpec};
 
 /// Kernel files that would tell about the host or other containers.
 const MASKED_PATHS: [&str; 12] = [
@@ -68,14 +76,22 @@ pub(crate) struct Facts<'a> {
     pub(crate) rootfs: &'a Path,
     /// The directory of the generated `hosts`, `hostname` and `resolv.conf`.
     pub(crate) etc_dir: &'a Path,
+    /// croze-init, where there is one.
+    pub(crate) init: Option<&'a Path>,
+    /// The devices that were asked for.
+    pub(crate) devices: &'a [DeviceNode],
+    /// The pid namespace of another container, where it is joined.
+    pub(crate) pid_namespace: Option<&'a Path>,
 }
 
 /// The hostname of a container.
 pub(crate) fn hostname<'a>(container: &'a Container, host: &'a HostFacts) -> &'a str {
-    match (&container.request.hostname, container.request.network) {
+    let request = &container.request;
+    match (&request.hostname, request.network) {
         (Some(name), _) => name,
         (None, Network::Host) => &host.hostname,
-        (None, Network::None) => container.id.short(),
+        (None, _) if request.options.namespaces.host_uts => &host.hostname,
+        (None, _) => container.id.short(),
     }
 }
 
@@ -89,13 +105,55 @@ pub(crate) fn validate(container: &Container, host: &HostFacts) -> Result<Vec<St
         process::check_hostname(name)?;
     }
     UserSpec::parse(user_text(container))?;
-    mounts::check(&request.mounts)?;
-    CapabilitySet::resolve(&request.cap_add, &request.cap_drop)?;
+    mounts::check(request)?;
+    namespaces::check(request, host)?;
+    check_options(request, host)?;
+    capabilities(request)?;
     if let Some(text) = stop_signal_text(container) {
         signal::parse(text)?;
     }
     let (_, warnings) = resources::resources(&request.resources, host)?;
     Ok(warnings)
+}
+
+fn check_options(request: &CreateRequest, host: &HostFacts) -> Result<(), SpecError> {
+    let options = &request.options;
+    devices::check(&options.devices)?;
+    limits::rlimits(&options.ulimits)?;
+    namespaces::check_domainname(options)?;
+    etc::check(options)?;
+    let security = Security::parse(&options.security_opt)?;
+    if let Some(profile) = security.apparmor
+        && !host.apparmor
+    {
+        return Err(SpecError::SecurityOption {
+            option: format!("apparmor={profile}"),
+            reason: "this host's kernel does not confine by AppArmor".into(),
+        });
+    }
+    match options.oom_score_adj {
+        Some(score) if !(-1000..=1000).contains(&score) => Err(SpecError::Limit {
+            name: "--oom-score-adj",
+            reason: format!("{score} is not from -1000 to 1000"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn capabilities(request: &CreateRequest) -> Result<CapabilitySet, SpecError> {
+    let asked = CapabilitySet::resolve(&request.cap_add, &request.cap_drop)?;
+    Ok(if request.options.privileged {
+        CapabilitySet::all()
+    } else {
+        asked
+    })
+}
+
+/// The user of this text, with the groups that the request adds.
+fn user(request: &CreateRequest, text: &str, accounts: &Accounts) -> Result<ResolvedUser, SpecError> {
+    UserSpec::parse(text)?
+        .resolve(accounts)?
+        .with_groups(&request.options.group_add, accounts)
 }
 
 /// The user as requested, else as the image says; may be empty.
@@ -116,42 +174,81 @@ pub(crate) fn stop_signal_text(container: &Container) -> Option<&str> {
 /// The container's config.json.
 pub(crate) fn generate(container: &Container, facts: &Facts<'_>) -> Result<Value, SpecError> {
     let request = &container.request;
-    let capabilities = CapabilitySet::resolve(&request.cap_add, &request.cap_drop)?;
-    let user = UserSpec::parse(user_text(container))?.resolve(facts.accounts)?;
+    let options = &request.options;
+    let security = Security::parse(&options.security_opt)?;
+    let capabilities = capabilities(request)?;
+    let user = user(request, user_text(container), facts.accounts)?;
     let hostname = hostname(container, facts.host);
     let mut process = json!({
         "terminal": request.io.tty,
         "user": user.to_json(),
-        "args": process::args(request, &container.image)?,
+        "args": process::executed(request, &container.image)?,
         "env": process::env(container, hostname, &user),
         "cwd": process::working_dir(request, &container.image)?,
         "capabilities": capabilities.to_json(user.uid),
-        "noNewPrivileges": false,
+        "noNewPrivileges": security.no_new_privileges,
+        "rlimits": limits::rlimits(&options.ulimits)?,
     });
-    if facts.host.may_reset_oom_score {
-        process["oomScoreAdj"] = 0.into();
+    confine(&mut process, &security);
+    // A score that was not asked for is only set where that is permitted.
+    match options.oom_score_adj {
+        Some(score) => process["oomScoreAdj"] = score.into(),
+        None if facts.host.may_reset_oom_score => process["oomScoreAdj"] = 0.into(),
+        None => {}
     }
-    let (resources, _warnings) = resources::resources(&request.resources, facts.host)?;
-    Ok(json!({
+    let (mut resources, _warnings) = resources::resources(&request.resources, facts.host)?;
+    resources["devices"] = devices::rules(options, facts.devices);
+    let mut spec = json!({
         "ociVersion": "1.0.2",
         "process": process,
         "root": { "path": facts.rootfs, "readonly": request.read_only },
-        "hostname": hostname,
         "mounts": mounts::mounts(request, facts)?,
-        "annotations": {
-            "org.croze.container.id": container.id.as_str(),
-            "org.croze.container.name": container.name.as_str(),
-            "org.croze.container.image": request.image,
-        },
+        "annotations": annotations(container),
         "linux": {
-            "namespaces": namespaces(request.network, facts.host),
+            "namespaces": namespaces::namespaces(request, facts.host, facts.pid_namespace),
             "cgroupsPath": format!("/croze/{}", container.id),
+            "devices": devices::nodes(facts.devices),
             "resources": resources,
-            "seccomp": seccomp::profile(&capabilities, facts.host.arch),
-            "maskedPaths": MASKED_PATHS,
-            "readonlyPaths": READ_ONLY_PATHS,
+            "sysctl": namespaces::sysctls(request)?,
         },
-    }))
+    });
+    // Without a namespace of its own there is no name of its own to set.
+    if !options.namespaces.host_uts {
+        spec["hostname"] = hostname.into();
+    }
+    let filter = match (&security.filter, options.privileged) {
+        (Filter::Unconfined, _) | (Filter::Default, true) => None,
+        (Filter::Default, false) => Some(seccomp::profile(&capabilities, facts.host.arch)),
+        (Filter::Profile(profile), _) => Some(seccomp_profile::resolve(profile, &capabilities, facts.host)),
+    };
+    if let Some(filter) = filter {
+        spec["linux"]["seccomp"] = filter;
+    }
+    if !options.privileged && !security.open_system_paths {
+        spec["linux"]["maskedPaths"] = json!(MASKED_PATHS);
+        spec["linux"]["readonlyPaths"] = json!(READ_ONLY_PATHS);
+    }
+    Ok(spec)
+}
+
+fn confine(process: &mut Value, security: &Security) {
+    if let Some(profile) = &security.apparmor {
+        process["apparmorProfile"] = profile.as_str().into();
+    }
+}
+
+/// The request's, and under them what tells runtimes' own tools whose container it is.
+fn annotations(container: &Container) -> Value {
+    let request = &container.request;
+    let mut all = request.options.annotations.clone();
+    for (key, value) in [
+        ("id", container.id.as_str()),
+        ("name", container.name.as_str()),
+        ("image", request.image.as_str()),
+    ] {
+        all.insert(format!("org.croze.container.{key}"), value.to_owned());
+    }
+    json!(all)
 }
 
 /// The OCI process of an exec: the container's, but for what the request changes.
@@ -165,39 +262,34 @@ pub(crate) fn exec_process(
         return Err(SpecError::NoCommand);
     }
     process::check_env(&request.env)?;
-    let capabilities = CapabilitySet::resolve(&container.request.cap_add, &container.request.cap_drop)?;
+    let security = Security::parse(&container.request.options.security_opt)?;
+    let capabilities = if request.privileged {
+        CapabilitySet::all()
+    } else {
+        capabilities(&container.request)?
+    };
     let user_text = request
         .user
         .as_deref()
         .filter(|u| !u.is_empty())
         .unwrap_or(user_text(container));
-    let user = UserSpec::parse(user_text)?.resolve(accounts)?;
+    let user = user(&container.request, user_text, accounts)?;
     let cwd = match &request.working_dir {
         Some(dir) => process::absolute(dir)?,
         None => process::working_dir(&container.request, &container.image)?,
     };
-    Ok(json!({
+    let mut process = json!({
         "terminal": request.tty,
         "user": user.to_json(),
         "args": request.command,
         "env": process::exec_env(container, hostname(container, host), &user, request),
         "cwd": cwd,
         "capabilities": capabilities.to_json(user.uid),
-        "noNewPrivileges": false,
-    }))
-}
-
-fn namespaces(network: Network, host: &HostFacts) -> Value {
-    let mut kinds = vec!["mount", "uts", "ipc", "pid"];
-    if network == Network::None {
-        // A new one; the runtime brings its loopback up.
-        kinds.push("network");
-    }
-    if host.unified_cgroup {
-        // On v1 docker shows the host's paths read-only, and programs have come to expect that.
-        kinds.push("cgroup");
-    }
-    kinds.into_iter().map(|kind| json!({ "type": kind })).collect()
+        "noNewPrivileges": security.no_new_privileges,
+        "rlimits": limits::rlimits(&container.request.options.ulimits)?,
+    });
+    confine(&mut process, &security);
+    Ok(process)
 }
 
 #[cfg(test)]

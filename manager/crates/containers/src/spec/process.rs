@@ -27,6 +27,16 @@ pub(crate) fn args(request: &CreateRequest, image: &ImageFacts) -> Result<Vec<St
     }
 }
 
+/// The arguments that are executed: with an init, it comes first.
+pub(crate) fn executed(request: &CreateRequest, image: &ImageFacts) -> Result<Vec<String>, SpecError> {
+    let args = args(request, image)?;
+    if !request.options.init {
+        return Ok(args);
+    }
+    let init = [super::mounts::INIT_TARGET, "--"].map(str::to_owned);
+    Ok(init.into_iter().chain(args).collect())
+}
+
 /// The working directory, absolute.
 pub(crate) fn working_dir(request: &CreateRequest, image: &ImageFacts) -> Result<String, SpecError> {
     match request.working_dir.as_deref().filter(|d| !d.is_empty()) {

@@ -1,5 +1,7 @@
 //! Limits: from what users write to the OCI object, by docker's rules.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::SpecError;
@@ -10,15 +12,17 @@ use crate::request::Resources;
 const MEMORY_MIN: u64 = 6 * 1024 * 1024;
 /// Length of the accounting period, microseconds.
 const CPU_PERIOD: u64 = 100_000;
+/// The kernel's bounds of a period, microseconds.
+const CPU_PERIODS: std::ops::RangeInclusive<u64> = 1_000..=1_000_000;
+/// The least quota, microseconds.
+const CPU_QUOTA_MIN: i64 = 1_000;
+/// No machine has a CPU or a memory node with such a number.
+const CPU_NUMBER_END: u32 = 8192;
 
-/// Character devices that every container may use: (major, minor).
-const DEVICES: [(i64, i64); 6] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0)];
-
-/// The OCI resources, and what the user should know about them.
+/// The OCI resources but for devices, and what the user should know about them.
 pub(crate) fn resources(wanted: &Resources, host: &HostFacts) -> Result<(Value, Vec<String>), SpecError> {
     let mut warnings = Vec::new();
     let mut resources = Map::new();
-    resources.insert("devices".into(), devices());
     if let Some(memory) = memory(wanted, host, &mut warnings)? {
         resources.insert("memory".into(), memory);
     }
@@ -44,16 +48,30 @@ fn memory(
     host: &HostFacts,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Value>, SpecError> {
+    let mut memory = Map::new();
+    if wanted.oom_kill_disable {
+        oom_kill_disable(wanted, host, &mut memory, warnings);
+    }
+    let reservation = wanted.memory_reservation_bytes;
+    if let Some(bytes) = reservation {
+        memory.insert("reservation".into(), fits("--memory-reservation", bytes)?.into());
+    }
     let Some(limit) = wanted.memory_bytes else {
         return match wanted.memory_swap_bytes {
-            None | Some(-1) => Ok(None),
+            None | Some(-1) => Ok((!memory.is_empty()).then_some(Value::Object(memory))),
             Some(_) => Err(limit_error("--memory-swap", "it needs --memory too")),
         };
     };
     if limit < MEMORY_MIN {
         return Err(limit_error("--memory", "at least 6 MiB are needed"));
     }
-    let limit = i64::try_from(limit).map_err(|_| limit_error("--memory", "it is too large"))?;
+    if reservation.is_some_and(|bytes| bytes > limit) {
+        return Err(limit_error(
+            "--memory",
+            "it cannot be less than --memory-reservation",
+        ));
+    }
+    let limit = fits("--memory", limit)?;
     let swap = match wanted.memory_swap_bytes {
         None => limit.saturating_mul(2),
         Some(-1) => -1,
@@ -65,11 +83,33 @@ fn memory(
             ));
         }
     };
-    if !host.swap_limit {
+    memory.insert("limit".into(), limit.into());
+    if host.swap_limit {
+        memory.insert("swap".into(), swap.into());
+    } else {
         warnings.push("this host cannot limit swap: only memory is limited".into());
-        return Ok(Some(json!({ "limit": limit })));
     }
-    Ok(Some(json!({ "limit": limit, "swap": swap })))
+    Ok(Some(Value::Object(memory)))
+}
+
+fn fits(name: &'static str, bytes: u64) -> Result<i64, SpecError> {
+    i64::try_from(bytes).map_err(|_| limit_error(name, "it is too large"))
+}
+
+fn oom_kill_disable(
+    wanted: &Resources,
+    host: &HostFacts,
+    memory: &mut Map<String, Value>,
+    warnings: &mut Vec<String>,
+) {
+    if host.unified_cgroup {
+        warnings.push("cgroup2 has no --oom-kill-disable: processes are killed for want of memory".into());
+        return;
+    }
+    if wanted.memory_bytes.is_none() {
+        warnings.push("without a limit of memory, --oom-kill-disable can make the whole host hang".into());
+    }
+    memory.insert("disableOOMKiller".into(), true.into());
 }
 
 fn cpu(wanted: &Resources, host: &HostFacts) -> Result<Option<Value>, SpecError> {
@@ -88,26 +128,73 @@ fn cpu(wanted: &Resources, host: &HostFacts) -> Result<Option<Value>, SpecError>
         }
         cpu.insert("shares".into(), shares.into());
     }
-    if let Some(cpus) = wanted.cpuset_cpus.as_deref().filter(|c| !c.is_empty()) {
-        if !cpus.bytes().all(|b| b.is_ascii_digit() || b == b',' || b == b'-') {
-            return Err(limit_error("--cpuset-cpus", "write it like 0-2,4"));
+    period_and_quota(wanted, &mut cpu)?;
+    let sets = [
+        ("--cpuset-cpus", "cpus", &wanted.cpuset_cpus, &host.online_cpus),
+        ("--cpuset-mems", "mems", &wanted.cpuset_mems, &host.online_mems),
+    ];
+    for (option, key, list, online) in sets {
+        let Some(list) = list.as_deref().filter(|list| !list.is_empty()) else {
+            continue;
+        };
+        let asked = numbers(list).ok_or_else(|| limit_error(option, "write it like 0-2,4"))?;
+        // What the host does not say is left to the kernel to judge.
+        if numbers(online).is_some_and(|there| !asked.is_subset(&there)) {
+            let reason = format!("{list} is not available; available are {online}");
+            return Err(limit_error(option, reason));
         }
-        cpu.insert("cpus".into(), cpus.into());
+        cpu.insert(key.into(), list.into());
     }
     Ok((!cpu.is_empty()).then_some(Value::Object(cpu)))
 }
 
-/// Deny everything; then nodes may be made (not opened), and the usual ones used.
-fn devices() -> Value {
-    let mut rules = vec![
-        json!({ "allow": false, "access": "rwm" }),
-        json!({ "allow": true, "type": "c", "access": "m" }),
-        json!({ "allow": true, "type": "b", "access": "m" }),
-    ];
-    rules.extend(DEVICES.iter().map(|(major, minor)| {
-        json!({ "allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm" })
-    }));
-    Value::Array(rules)
+fn period_and_quota(wanted: &Resources, cpu: &mut Map<String, Value>) -> Result<(), SpecError> {
+    let (period, quota) = (wanted.cpu_period_micros, wanted.cpu_quota_micros);
+    if wanted.nano_cpus.is_some() && period.is_some() {
+        return Err(conflict("--cpus", "--cpu-period"));
+    }
+    if wanted.nano_cpus.is_some() && quota.is_some() {
+        return Err(conflict("--cpus", "--cpu-quota"));
+    }
+    if let Some(period) = period {
+        if !CPU_PERIODS.contains(&period) {
+            return Err(limit_error(
+                "--cpu-period",
+                "it must be from 1000 (1 ms) to 1000000 (1 s)",
+            ));
+        }
+        cpu.insert("period".into(), period.into());
+    }
+    if let Some(quota) = quota {
+        if (0..CPU_QUOTA_MIN).contains(&quota) {
+            return Err(limit_error("--cpu-quota", "it must be at least 1000 (1 ms)"));
+        }
+        // Less than none is no limit at all.
+        cpu.insert("quota".into(), quota.max(-1).into());
+    }
+    Ok(())
+}
+
+fn conflict(one: &'static str, other: &'static str) -> SpecError {
+    SpecError::Conflict { one, other }
+}
+
+/// The members of a list such as `0-2,4`.
+fn numbers(list: &str) -> Option<BTreeSet<u32>> {
+    let mut all = BTreeSet::new();
+    for part in list.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            text.parse::<u32>().ok().filter(|n| digits && *n < CPU_NUMBER_END)
+        };
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return None;
+        }
+        all.extend(first..=last);
+    }
+    Some(all)
 }
 
 #[cfg(test)]
@@ -120,6 +207,10 @@ mod tests {
             unified_cgroup: false,
             swap_limit: true,
             cpus: 4,
+            online_cpus: "0-3".into(),
+            online_mems: "0".into(),
+            apparmor: false,
+            kernel: (6, 1),
             may_reset_oom_score: true,
             arch: "X86_64",
         }
@@ -194,9 +285,110 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_denied_first() {
-        let (found, _) = resources(&Resources::default(), &host()).unwrap();
-        assert_eq!(found["devices"][0], json!({ "allow": false, "access": "rwm" }));
-        assert!(found.get("pids").is_none() && found.get("cpu").is_none());
+    fn what_is_asked_for_together_must_fit_together() {
+        const M64: u64 = 64 << 20;
+        let base = Resources::default;
+        let table = [
+            (
+                Resources {
+                    memory_bytes: Some(M64),
+                    memory_reservation_bytes: Some(M64 + 1),
+                    ..base()
+                },
+                "--memory",
+            ),
+            (
+                Resources {
+                    nano_cpus: Some(500_000_000),
+                    cpu_quota_micros: Some(50_000),
+                    ..base()
+                },
+                "conflicting options: --cpus and --cpu-quota",
+            ),
+            (
+                Resources {
+                    nano_cpus: Some(500_000_000),
+                    cpu_period_micros: Some(50_000),
+                    ..base()
+                },
+                "conflicting options: --cpus and --cpu-period",
+            ),
+            (
+                Resources {
+                    cpu_period_micros: Some(999),
+                    ..base()
+                },
+                "--cpu-period",
+            ),
+            (
+                Resources {
+                    cpu_quota_micros: Some(1),
+                    ..base()
+                },
+                "--cpu-quota",
+            ),
+            (
+                Resources {
+                    cpuset_cpus: Some("0-4".into()),
+                    ..base()
+                },
+                "available are 0-3",
+            ),
+            (
+                Resources {
+                    cpuset_mems: Some("1".into()),
+                    ..base()
+                },
+                "available are 0",
+            ),
+            (
+                Resources {
+                    cpuset_cpus: Some("3-1".into()),
+                    ..base()
+                },
+                "write it like",
+            ),
+        ];
+        for (wanted, words) in table {
+            let error = resources(&wanted, &host()).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        let fits = Resources {
+            memory_bytes: Some(M64),
+            memory_reservation_bytes: Some(M64 / 2),
+            cpu_period_micros: Some(50_000),
+            cpu_quota_micros: Some(25_000),
+            cpuset_cpus: Some("0,2-3".into()),
+            cpuset_mems: Some("0".into()),
+            oom_kill_disable: true,
+            ..base()
+        };
+        let (found, warnings) = resources(&fits, &host()).unwrap();
+        assert_eq!(warnings, [] as [&str; 0]);
+        assert_eq!(
+            found,
+            json!({
+                "memory": { "limit": 64 << 20, "swap": 128 << 20, "reservation": 32 << 20, "disableOOMKiller": true },
+                "cpu": { "period": 50_000, "quota": 25_000, "cpus": "0,2-3", "mems": "0" },
+            })
+        );
+    }
+
+    #[test]
+    fn killing_for_want_of_memory_is_only_left_out_where_that_can_be() {
+        let wanted = Resources {
+            oom_kill_disable: true,
+            ..Resources::default()
+        };
+        let (found, warnings) = resources(&wanted, &host()).unwrap();
+        assert_eq!(found["memory"]["disableOOMKiller"], true);
+        assert!(warnings[0].contains("hang"), "{warnings:?}");
+        let unified = HostFacts {
+            unified_cgroup: true,
+            ..host()
+        };
+        let (found, warnings) = resources(&wanted, &unified).unwrap();
+        assert_eq!(found, json!({}));
+        assert!(warnings[0].contains("cgroup2"), "{warnings:?}");
     }
 }

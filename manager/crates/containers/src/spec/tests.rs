@@ -12,6 +12,10 @@ fn host() -> HostFacts {
         unified_cgroup: false,
         swap_limit: true,
         cpus: 2,
+        online_cpus: "0-1".into(),
+        online_mems: "0".into(),
+        apparmor: false,
+        kernel: (6, 1),
         may_reset_oom_score: true,
         arch: "X86_64",
     }
@@ -44,6 +48,9 @@ fn spec_on(container: &Container, host: &HostFacts) -> Value {
         accounts: &accounts,
         rootfs: Path::new("/r"),
         etc_dir: Path::new("/e"),
+        init: Some(Path::new("/opt/croze-init")),
+        devices: &[],
+        pid_namespace: None,
     };
     generate(container, &facts).unwrap()
 }
@@ -92,7 +99,7 @@ fn the_smallest_request_gets_the_defaults() {
         .iter()
         .map(|n| n["type"].as_str().unwrap())
         .collect();
-    assert_eq!(kinds, ["mount", "uts", "ipc", "pid", "network"]);
+    assert_eq!(kinds, ["mount", "uts", "ipc", "network", "pid"]);
     assert_eq!(spec["process"]["oomScoreAdj"], 0);
     assert_eq!(
         targets(&spec),

@@ -142,6 +142,26 @@ impl UserSpec {
     }
 }
 
+impl ResolvedUser {
+    /// The same with further groups, names or numbers.
+    pub(crate) fn with_groups(mut self, wanted: &[String], accounts: &Accounts) -> Result<Self, SpecError> {
+        for text in wanted {
+            let number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            let found = if number {
+                id(text)
+            } else {
+                let mut groups = group_entries(&accounts.group);
+                groups.find(|(name, _, _)| name == text).map(|(_, id, _)| id)
+            };
+            let gid = found.ok_or_else(|| SpecError::NoSuchGroup { name: text.clone() })?;
+            if !self.groups.contains(&gid) {
+                self.groups.push(gid);
+            }
+        }
+        Ok(self)
+    }
+}
+
 fn id(text: &str) -> Option<u32> {
     text.parse::<u64>()
         .ok()
@@ -214,6 +234,22 @@ mod tests {
                 Ok((uid, gid, groups, home.to_owned())),
                 "{text:?}"
             );
+        }
+    }
+
+    #[test]
+    fn further_groups() {
+        let app = || UserSpec::parse("app").unwrap().resolve(&accounts()).unwrap();
+        let with = |groups: &[&str]| {
+            let groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
+            app().with_groups(&groups, &accounts()).map(|user| user.groups)
+        };
+        assert_eq!(
+            with(&["root", "4711", "audio"]),
+            Ok(vec![1000, 1, 10, 29, 0, 4711])
+        );
+        for wrong in ["nogroup", "", "2147483648", "-1"] {
+            assert!(with(&[wrong]).is_err(), "{wrong:?}");
         }
     }
 

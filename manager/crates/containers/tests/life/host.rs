@@ -74,9 +74,10 @@ impl Host {
         let settings = Settings {
             state_dir: dir.join("root/containers"),
             run_dir: dir.join("run/containers"),
-            runtime: program("CROZE_TEST_RUNTIME"),
+            runtimes: croze_containers::Runtimes::single(program("CROZE_TEST_RUNTIME")),
             runtime_root: dir.join("run/rt"),
             shim: program("CROZE_TEST_SHIM"),
+            init: None,
         };
         let containers = Containers::open(&store, settings).unwrap();
         (store, containers)
