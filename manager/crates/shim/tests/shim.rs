@@ -54,6 +54,7 @@ impl Lab {
             container_id: "lab".into(),
             run_dir: text(self.path("run")),
             runtime: text(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake-runtime.sh")),
+            runtime_args: Vec::new(),
             runtime_root: text(self.path("rt")),
             log_path: text(self.path("log")),
             exit_path: text(self.path("exit.json")),
