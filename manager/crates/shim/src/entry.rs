@@ -51,7 +51,7 @@ fn escape(out: &mut Vec<u8>, text: &[u8]) {
     for (i, byte) in text.iter().enumerate() {
         // What is escaped, and how many bytes it has.
         let (code, length) = match byte {
-            b'"' | b'\\' | b'\n' | b'\r' | b'\t' | b'<' | b'>' | b'&' | 0..=0x1f => (u16::from(*byte), 1),
+            b'"' | b'\\' | b'<' | b'>' | b'&' | 0..=0x1f => (u16::from(*byte), 1),
             // U+2028 and U+2029.
             0xe2 if matches!(text.get(i + 1..i + 3), Some([0x80, 0xa8 | 0xa9])) => {
                 (0x2028 + u16::from(text[i + 2] & 1), 3)
@@ -64,7 +64,6 @@ fn escape(out: &mut Vec<u8>, text: &[u8]) {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
             _ => {
                 out.extend_from_slice(b"\\u");
                 let digits = [12, 8, 4, 0].map(|shift| HEX[usize::from(code >> shift & 15)]);
@@ -97,7 +96,11 @@ mod tests {
         let table: [(&[u8], &str, &[u8]); 8] = [
             (b"plain \x7f", "plain \x7f", b""),
             (b"\"q\" \\ \r\n", r#"\"q\" \\ \r\n"#, b""),
-            (b"\0\x01\x08\x0c\x1b", r"\u0000\u0001\u0008\u000c\u001b", b""),
+            (
+                b"\0\x01\x08\t\x0c\x1b",
+                r"\u0000\u0001\u0008\u0009\u000c\u001b",
+                b"",
+            ),
             (b"<a&b>", r"\u003ca\u0026b\u003e", b""),
             ("ä€\u{1f600}".as_bytes(), "ä€\u{1f600}", b""),
             (
