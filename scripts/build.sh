@@ -13,7 +13,8 @@ machine=$(uname -m)
 bin=$PWD/bin
 mkdir -p "$bin"
 
-if [ -d "$(rustc --print sysroot)/lib/rustlib/$machine-unknown-linux-musl/lib" ]; then
+# CROZE_LIBC=glibc takes the second way even where the first is there.
+if [ "${CROZE_LIBC:-musl}" = musl ] && [ -d "$(rustc --print sysroot)/lib/rustlib/$machine-unknown-linux-musl/lib" ]; then
     target=$machine-unknown-linux-musl
     static_flags=
     kind="static musl"

@@ -30,7 +30,8 @@ case ${1:-} in
 esac
 
 run_tests() {
-    if command -v cargo-nextest >/dev/null 2>&1; then
+    # CROZE_TEST_RUNNER=cargo takes the second way even where the first is there.
+    if [ "${CROZE_TEST_RUNNER:-nextest}" = nextest ] && command -v cargo-nextest >/dev/null 2>&1; then
         # shellcheck disable=SC2086 # one word per flag
         "$cargo" nextest run --locked $selection $nextest_flags
         return

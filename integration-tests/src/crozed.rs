@@ -61,8 +61,22 @@ impl<'scene> Crozed<'scene> {
         Self::begin(scene, storage, &bin("croze-rt")?, "")
     }
 
+    /// Starts the daemon with this directory for what a boot forgets.
+    ///
+    /// # Errors
+    /// As [`Crozed::start`].
+    pub fn start_with_run_root(scene: &'scene Scene, run_root: PathBuf) -> Result<Self> {
+        let mut daemon = Self::placed(scene, scene.directory(), &runtime_under_test()?);
+        daemon.run_root = run_root;
+        daemon.first_launch("")
+    }
+
     fn begin(scene: &'scene Scene, storage: &Path, runtime: &Path, configuration: &str) -> Result<Self> {
-        let daemon = Self {
+        Self::placed(scene, storage, runtime).first_launch(configuration)
+    }
+
+    fn placed(scene: &'scene Scene, storage: &Path, runtime: &Path) -> Self {
+        Self {
             configuration: storage.join("croze.toml"),
             runtime: runtime.to_owned(),
             scene,
@@ -70,11 +84,14 @@ impl<'scene> Crozed<'scene> {
             run_root: storage.join("run"),
             socket: storage.join("croze.sock"),
             process: RefCell::new(None),
-        };
-        scene.watch_croze_cgroups();
-        daemon.configure(configuration)?;
-        daemon.launch()?;
-        Ok(daemon)
+        }
+    }
+
+    fn first_launch(self, configuration: &str) -> Result<Self> {
+        self.scene.watch_croze_cgroups();
+        self.configure(configuration)?;
+        self.launch()?;
+        Ok(self)
     }
 
     /// Writes the croze.toml that the next [`Crozed::launch`] reads.

@@ -67,7 +67,10 @@ fn a_log_is_byte_for_byte_as_docker_writes_it() -> Result<()> {
                 .as_str()
                 .map(str::to_owned)
                 .with_context(|| format!("our log: {}", Value::to_string(&ours)))?;
-            let (ours, theirs) = (without_times(Path::new(&ours))?, without_times(Path::new(&theirs))?);
+            let (ours, theirs) = (
+                without_times(Path::new(&ours))?,
+                without_times(Path::new(&theirs))?,
+            );
             for (number, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
                 assert_eq!(ours, theirs, "{stream}, line {number}");
             }

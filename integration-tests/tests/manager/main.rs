@@ -12,6 +12,7 @@ mod lifecycle;
 mod limits;
 mod options;
 mod registries;
+mod shim;
 mod slow;
 mod streams;
 mod terminal;
@@ -30,11 +31,15 @@ struct Stage<'scene> {
 
 impl<'scene> Stage<'scene> {
     fn set(scene: &'scene Scene) -> Result<Self> {
+        Self::around(scene, Crozed::start(scene)?)
+    }
+
+    /// The same with this daemon.
+    fn around(scene: &'scene Scene, daemon: Crozed<'scene>) -> Result<Self> {
         let registry = Registry::start(scene)?;
         let layout = ImageLayout::small(scene)?.write(scene, "small", "latest")?;
         registry.push(&layout, "latest", "small:latest")?;
         let image = registry.reference("small:latest");
-        let daemon = Crozed::start(scene)?;
         daemon.ok(&["pull", &image])?;
         Ok(Self {
             daemon,
