@@ -135,24 +135,15 @@ fn defaults(request: &CreateRequest) -> Vec<(String, Value)> {
 /// What belongs to the IPC namespace: message queues and shared memory.
 fn ipc(request: &CreateRequest) -> Vec<(String, Value)> {
     let mode = request.options.namespaces.ipc;
-    if mode == IpcMode::Host {
-        let from_host = |path: &str| {
-            mount(
-                path,
-                "bind",
-                path,
-                &["rbind", "rprivate", "nosuid", "noexec", "nodev"],
-            )
-        };
-        return vec![from_host("/dev/mqueue"), from_host("/dev/shm")];
-    }
     let mut mounts = vec![mount(
         "/dev/mqueue",
         "mqueue",
         "mqueue",
         &["nosuid", "noexec", "nodev"],
     )];
-    if mode != IpcMode::None {
+    if mode == IpcMode::Host {
+        mounts.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate"]));
+    } else if mode != IpcMode::None {
         let size = format!("size={}", request.options.shm_size_bytes.unwrap_or(SHM_BYTES));
         mounts.push(mount(
             "/dev/shm",
