@@ -258,7 +258,11 @@ impl<'scene> Pair<'scene> {
 
     fn docker(&self, case: &[&str]) -> Result<BTreeSet<String>> {
         let tail = ["same", "/bin/sh", "-c", SCRIPT];
-        facts(&self.docker.docker(&[&["run", "--rm", "--runtime", "croze"], case, &tail].concat())?)
+        facts(
+            &self
+                .docker
+                .docker(&[&["run", "--rm", "--runtime", "croze"], case, &tail].concat())?,
+        )
     }
 
     fn croze(&self, case: &[&str]) -> Result<BTreeSet<String>> {

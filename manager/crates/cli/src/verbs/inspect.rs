@@ -4,6 +4,7 @@
 //! beside docker's fields; what docker has and Croze has not (yet) has docker's empty value.
 
 mod container;
+mod host_config;
 mod image;
 mod shape;
 

@@ -1,8 +1,9 @@
 //! docker's document about a container.
 
-use croze_client::v1::{ContainerState, InspectContainerResponse, Mount, Resources};
+use croze_client::v1::{ContainerState, InspectContainerResponse, Mount};
 use serde_json::{Value as Json, json};
 
+use super::host_config::host_config;
 use crate::verbs::ps::state_name;
 
 /// Time of something that has not happened, as docker writes it.
@@ -40,6 +41,8 @@ pub(super) fn document(response: &InspectContainerResponse) -> Json {
         "GraphDriver": {"Data": null, "Name": "overlay2"},
         "Mounts": response.mounts.iter().map(mount).collect::<Vec<_>>(),
         "Config": config(response),
+        // Of Croze's own: docker would have made anonymous volumes.
+        "Notes": notes(response),
         "NetworkSettings": network(&response.network),
     })
 }
@@ -66,92 +69,12 @@ fn state(response: &InspectContainerResponse) -> Json {
     })
 }
 
-fn host_config(response: &InspectContainerResponse) -> Json {
-    let limits = response.resources.clone().unwrap_or_default();
-    let binds: Vec<String> = response.mounts.iter().map(bind).collect();
-    let mut config = json!({
-        "Binds": or_null(&binds),
-        "ContainerIDFile": "",
-        "LogConfig": {"Type": "json-file", "Config": {}},
-        "NetworkMode": response.network,
-        "PortBindings": {},
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-        "AutoRemove": response.auto_remove,
-        "VolumeDriver": "",
-        "VolumesFrom": null,
-        "CapAdd": null,
-        "CapDrop": null,
-        "CgroupnsMode": "",
-        "Dns": [],
-        "DnsOptions": [],
-        "DnsSearch": [],
-        "ExtraHosts": null,
-        "GroupAdd": null,
-        "IpcMode": "private",
-        "Cgroup": "",
-        "Links": null,
-        "OomScoreAdj": 0,
-        "PidMode": "",
-        "Privileged": false,
-        "PublishAllPorts": false,
-        "ReadonlyRootfs": false,
-        "SecurityOpt": null,
-        "UTSMode": "",
-        "UsernsMode": "",
-        "ShmSize": 67_108_864,
-        "Runtime": response.runtime,
-        "ConsoleSize": [0, 0],
-        "Isolation": "",
-    });
-    if let (Json::Object(all), Json::Object(limits)) = (&mut config, resources(&limits)) {
-        all.extend(limits);
-    }
-    config
-}
-
-/// The limits, which docker has among the host's settings.
-fn resources(limits: &Resources) -> Json {
-    let pids_limit = Some(limits.pids_limit).filter(|&limit| limit != 0);
-    json!({
-        "CpuShares": limits.cpu_shares,
-        "Memory": limits.memory_bytes,
-        "NanoCpus": limits.nano_cpus,
-        "CgroupParent": "",
-        "BlkioWeight": 0,
-        "BlkioWeightDevice": [],
-        "BlkioDeviceReadBps": null,
-        "BlkioDeviceWriteBps": null,
-        "BlkioDeviceReadIOps": null,
-        "BlkioDeviceWriteIOps": null,
-        "CpuPeriod": 0,
-        "CpuQuota": 0,
-        "CpuRealtimePeriod": 0,
-        "CpuRealtimeRuntime": 0,
-        "CpusetCpus": limits.cpuset_cpus,
-        "CpusetMems": "",
-        "Devices": [],
-        "DeviceCgroupRules": null,
-        "DeviceRequests": null,
-        "KernelMemory": 0,
-        "KernelMemoryTCP": 0,
-        "MemoryReservation": 0,
-        "MemorySwap": limits.memory_swap_bytes,
-        "MemorySwappiness": null,
-        "OomKillDisable": false,
-        "PidsLimit": pids_limit,
-        "Ulimits": null,
-        "CpuCount": 0,
-        "CpuPercent": 0,
-        "IOMaximumIOps": 0,
-        "IOMaximumBandwidth": 0,
-    })
-}
-
 fn config(response: &InspectContainerResponse) -> Json {
+    let options = response.options.clone().unwrap_or_default();
     let summary = response.summary.clone().unwrap_or_default();
     json!({
         "Hostname": response.hostname,
-        "Domainname": "",
+        "Domainname": options.domainname,
         "User": response.user,
         "AttachStdin": false,
         "AttachStdout": false,
@@ -162,13 +85,34 @@ fn config(response: &InspectContainerResponse) -> Json {
         "Env": response.env,
         "Cmd": or_null(&response.cmd),
         "Image": summary.image,
-        "Volumes": null,
+        "Volumes": volumes(&response.image_volumes),
         "WorkingDir": response.working_dir,
         "Entrypoint": or_null(&response.entrypoint),
         "OnBuild": null,
         "Labels": sorted(&summary.labels),
         "StopSignal": response.stop_signal,
     })
+}
+
+/// The paths that the image declares as volumes, as docker lists them.
+fn volumes(paths: &[String]) -> Json {
+    if paths.is_empty() {
+        return Json::Null;
+    }
+    paths.iter().map(|path| (path.clone(), json!({}))).collect()
+}
+
+/// What this container has that its user may not expect.
+fn notes(response: &InspectContainerResponse) -> Vec<String> {
+    response
+        .image_volumes
+        .iter()
+        .map(|path| {
+            format!(
+                "{path} is a volume by the image's word: it is part of the container's writable layer and goes with it"
+            )
+        })
+        .collect()
 }
 
 /// Neither `none` nor `host` has an address or a port of its own.
@@ -212,7 +156,7 @@ fn network(kind: &str) -> Json {
 }
 
 /// A list that is not there is `null` to docker's readers.
-fn or_null(words: &[String]) -> Json {
+pub(super) fn or_null(words: &[String]) -> Json {
     if words.is_empty() {
         Json::Null
     } else {
@@ -228,23 +172,6 @@ fn or_never(time: &str) -> &str {
 pub(super) fn sorted(labels: &std::collections::HashMap<String, String>) -> Json {
     let sorted: std::collections::BTreeMap<_, _> = labels.iter().collect();
     json!(sorted)
-}
-
-/// A mount as `-v` takes it.
-fn bind(mount: &Mount) -> String {
-    let mut options = Vec::new();
-    if mount.read_only {
-        options.push("ro");
-    }
-    if !mount.propagation.is_empty() {
-        options.push(&mount.propagation);
-    }
-    let mut text = format!("{}:{}", mount.source, mount.target);
-    if !options.is_empty() {
-        text.push(':');
-        text.push_str(&options.join(","));
-    }
-    text
 }
 
 fn mount(mount: &Mount) -> Json {
@@ -281,6 +208,7 @@ mod tests {
             }),
             cmd: vec!["-c".to_owned()],
             network: "none".to_owned(),
+            image_volumes: vec!["/data".to_owned()],
             mounts: vec![Mount {
                 source: "/a".to_owned(),
                 target: "/b".to_owned(),
@@ -295,6 +223,12 @@ mod tests {
         assert_eq!(value["HostConfig"]["Binds"], json!(["/a:/b:ro"]));
         assert_eq!(value["HostConfig"]["PidsLimit"], Json::Null);
         assert_eq!(value["NetworkSettings"]["Networks"]["none"]["IPAddress"], "");
+        assert_eq!(value["Config"]["Volumes"], json!({"/data": {}}));
+        let note = value["Notes"][0].as_str().unwrap();
+        assert!(
+            note.contains("/data") && note.contains("writable layer"),
+            "{note}"
+        );
         assert_eq!(value["Path"], "sh");
         assert_eq!(value["Args"], json!(["-c"]));
         assert_eq!(value["State"]["Status"], "exited");
