@@ -11,11 +11,14 @@ mod images;
 mod lifecycle;
 mod limits;
 mod options;
+mod pulling;
 mod registries;
 mod shim;
 mod slow;
+mod stacks;
 mod streams;
 mod terminal;
+mod trees;
 
 use anyhow::{Context, Result};
 use croze_integration_tests::{Crozed, ImageLayout, Registry, Scene};

@@ -3,13 +3,17 @@
 //! The fields of a 512-byte header are decoded by the `tar` crate; how headers follow each other is decided here, because extensions must be
 //! bounded, taken apart by their lengths (see [`crate::pax`]) and their sizes believed before the next header is looked for.
 
+mod holes;
+
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read};
 
 use tar::{EntryType, Header};
 
+use crate::archive::holes::Holes;
 use crate::error::LayerError;
 use crate::pax::Extensions;
+use crate::sparse::Map;
 
 const BLOCK: u64 = 512;
 /// The longest extension header that is read into memory.
@@ -28,8 +32,10 @@ pub(crate) struct Entry {
     pub(crate) mtime: (i64, u32),
     /// Major and minor number of a device.
     pub(crate) device: (u32, u32),
-    /// Bytes that follow: of regular files only.
+    /// Bytes of a regular file, holes and all; else 0.
     pub(crate) size: u64,
+    /// Where the bytes that follow go, if there are holes between them.
+    pub(crate) sparse: Option<Map>,
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -244,10 +250,11 @@ impl<R: BufRead> Archive<R> {
         header: &Header,
         long_name: Option<Vec<u8>>,
         long_link: Option<Vec<u8>>,
-        extensions: Extensions,
+        mut extensions: Extensions,
     ) -> Result<Entry, LayerError> {
-        let path = extensions
-            .path
+        let sparse_name = extensions.sparse.as_mut().and_then(|records| records.name.take());
+        let path = sparse_name
+            .or(extensions.path)
             .or(long_name)
             .unwrap_or_else(|| header.path_bytes().into_owned());
         let link = extensions.link.or(long_link);
@@ -267,16 +274,14 @@ impl<R: BufRead> Archive<R> {
         if extensions.oversized {
             return Err(field("extended attribute: it is larger than a file can have"));
         }
-        if extensions.sparse || kind == EntryType::GNUSparse {
-            return Err(LayerError::Unsupported {
-                entry: shown(),
-                what: "a sparse file".to_owned(),
-            });
-        }
         let size = match extensions.size {
             Some(size) => size,
             None => header.entry_size().map_err(|_| field("size"))?,
         };
+        let holes = self.holes(header, kind, extensions.sparse.take(), &path)?;
+        if holes.is_some() {
+            kind = EntryType::Regular;
+        }
         // Links, devices and directories carry no bytes, whatever their size field says.
         let size = if matches!(kind, EntryType::Regular | EntryType::Continuous) {
             size
@@ -312,6 +317,19 @@ impl<R: BufRead> Archive<R> {
             }
             _ => (0, 0),
         };
+        self.member(size)?;
+        let sparse = match holes {
+            None => None,
+            Some((mut map, place)) => {
+                if place == Holes::InData {
+                    map.parts = self.map_in_data()?;
+                }
+                if !map.is_sound(self.remaining) {
+                    return Err(self.damaged("a sparse file whose map does not fit it"));
+                }
+                Some(map)
+            }
+        };
         let entry = Entry {
             path,
             link,
@@ -321,10 +339,10 @@ impl<R: BufRead> Archive<R> {
             gid,
             mtime,
             device,
-            size,
+            size: sparse.as_ref().map_or(size, |map| map.size),
+            sparse,
             xattrs: extensions.xattrs,
         };
-        self.member(size)?;
         Ok(entry)
     }
 }

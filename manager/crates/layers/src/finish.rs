@@ -10,6 +10,10 @@
 //! | any, in a directory that is opaque | nothing: all below is hidden already, and a device there would be seen |
 //! | any, below a file or link of the layer | nothing: that hides all below by itself |
 //!
+//! overlayfs filters whiteouts out of a listing where it merges directories, and shows them in one that a single layer has. So a directory
+//! with whiteouts gets an empty `trusted.overlay.origin`: one that was merged once and may still hold whiteouts is listed as if it were merged
+//! (Linux 4.15, fs/overlayfs/inode.c). Whether a layer below has that directory is then the same: the tree stays good for every chain.
+//!
 //! `.wh..wh..opq` makes its directory opaque. overlayfs does not look at the root's own mark, so that is told to the caller instead.
 
 use std::collections::BTreeSet;
@@ -20,7 +24,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 
 use crate::error::LayerError;
 use crate::root::{self, Found, file_type, split};
-use crate::unpack::{Unpacker, set_xattrs, times};
+use crate::unpack::{Unpacker, times};
+use crate::xattrs::set_xattrs;
 
 impl Unpacker<'_> {
     /// Applies whiteouts and directories' times. Returns the implicit directories and whether the root is opaque.
@@ -29,6 +34,7 @@ impl Unpacker<'_> {
             let earliest = self.implicit.values().copied().min().unwrap_or_default();
             self.implicit.insert(PathBuf::new(), earliest);
         }
+        self.hidden_copies()?;
         self.parents_of_whiteouts()?;
         let opaque = self.opaque_directories()?;
         for path in &opaque {
@@ -45,6 +51,44 @@ impl Unpacker<'_> {
             self.implicit.into_keys().collect(),
             opaque.contains(Path::new("")),
         ))
+    }
+
+    /// Takes away what is here only because something was linked to it and whose own name is hidden, with the directories that were made for
+    /// it alone.
+    fn hidden_copies(&mut self) -> Result<(), LayerError> {
+        let is_hidden = |path: &&PathBuf| {
+            let mut above = path.ancestors();
+            self.whiteouts.contains_key(path.as_path())
+                || above
+                    .by_ref()
+                    .skip(1)
+                    .any(|dir| self.opaque.contains_key(dir) || self.whiteouts.contains_key(dir))
+        };
+        let hidden: Vec<PathBuf> = self.copied.iter().filter(is_hidden).cloned().collect();
+        for path in hidden {
+            self.root.remove(&path)?;
+            self.copied.remove(&path);
+            for dir in path.ancestors().skip(1) {
+                if !self.implicit.contains_key(dir) || dir.as_os_str().is_empty() || !self.is_empty(dir)? {
+                    break;
+                }
+                self.root.remove(dir)?;
+                self.implicit.remove(dir);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self, path: &Path) -> Result<bool, LayerError> {
+        let failed = || LayerError::file("list", path);
+        let entries = rustix::fs::Dir::read_from(self.open_directory(path)?).map_err(failed())?;
+        for entry in entries {
+            let entry = entry.map_err(failed())?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Makes the directories that whiteouts lie in, before it is asked what is there: in `.wh.a` with `a/.wh.b` the second says that the layer
@@ -84,11 +128,6 @@ impl Unpacker<'_> {
         }
         let whiteouts: Vec<PathBuf> = self.whiteouts.keys().cloned().collect();
         for path in whiteouts {
-            if self.copied.contains(&path) {
-                // It is here only because something was linked to it; by its own name it is hidden.
-                self.root.remove(&path)?;
-                self.copied.remove(&path);
-            }
             match self.kind(&path)? {
                 Some(FileType::Directory) => {
                     // The lower directory is gone and this is a new one: its metadata is not to be looked for below.
@@ -141,7 +180,15 @@ impl Unpacker<'_> {
         )
         .map_err(LayerError::file("make the whiteout of", path))?;
         rustix::fs::utimensat(&parent, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(LayerError::file("set the time of the whiteout of", path))
+            .map_err(LayerError::file("set the time of the whiteout of", path))?;
+        let (above, _) = split(path);
+        if above.as_os_str().is_empty() {
+            // The root is always taken for a merged directory.
+            return Ok(());
+        }
+        let dir = self.open_directory(above)?;
+        rustix::fs::fsetxattr(&dir, "trusted.overlay.origin", b"", XattrFlags::empty())
+            .map_err(LayerError::file("mark the whiteouts in", above))
     }
 
     /// Times, and attributes that new entries would inherit (default access control lists): set when nothing comes any more.
@@ -161,7 +208,7 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn open_directory(&mut self, path: &Path) -> Result<std::os::fd::OwnedFd, LayerError> {
+    fn open_directory(&self, path: &Path) -> Result<std::os::fd::OwnedFd, LayerError> {
         let dir =
             root::open_beneath(self.root.fd(), path).map_err(LayerError::file("open directory", path))?;
         // An O_PATH descriptor takes no attributes and times.

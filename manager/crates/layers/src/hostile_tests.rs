@@ -108,7 +108,7 @@ fn hostile_links_and_whiteouts_are_refused_by_the_name_of_their_entry() {
         (
             "sparse",
             Tar::default().pax(&[("GNU.sparse.major", b"1")]).file("a", "x"),
-            "a sparse file",
+            "a sparse file of an unknown form",
         ),
         (
             "empty symlink",

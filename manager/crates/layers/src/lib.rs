@@ -5,7 +5,7 @@
 //!      -> inflate: gzip, zstd or nothing, by the first bytes ............ [compression]
 //!      -> a few recycled 256 KiB pieces
 //!   -> sha256: the diff id                                               thread 2
-//!      -> entries: headers, PAX and GNU extensions ...................... [archive], [pax]
+//!      -> entries: headers, PAX and GNU extensions, holes ............... [archive], [pax], [sparse]
 //!      -> *at() calls beneath the target's descriptor ................... [unpack], [root]
 //!      -> at the end: whiteouts, then directories' times ................ [finish]
 //! ```
@@ -23,7 +23,7 @@
 //! - What overlayfs keeps for itself (`trusted.*`, `user.overlay.*`) is never taken from an archive.
 //!
 //! What this crate deliberately does not do: it does not sync (the committer does, once for the whole tree), it neither knows digests that
-//! are expected nor where the bytes come from, and it does not write archives yet. Sparse members (GNU and PAX) are refused with words.
+//! are expected nor where the bytes come from, and it does not write archives yet.
 #![forbid(unsafe_code)]
 
 mod archive;
@@ -34,9 +34,11 @@ mod lower;
 mod pax;
 mod pipe;
 mod root;
+mod sparse;
 #[cfg(test)]
 mod test_archive;
 mod unpack;
+mod xattrs;
 
 pub use error::LayerError;
 pub use pipe::{hash, unpack};

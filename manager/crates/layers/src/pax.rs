@@ -1,8 +1,12 @@
 //! PAX extended headers (POSIX pax, "pax Extended Header"): records `<length> <key>=<value>\n`, taken apart by their lengths, because a
 //! value may hold any byte: file capabilities hold newlines.
 
+use crate::sparse::Records;
+
 /// The prefix of extended attributes.
 const XATTR: &[u8] = b"SCHILY.xattr.";
+/// The prefix of what is said about holes.
+const SPARSE: &[u8] = b"GNU.sparse.";
 /// The longest value of an extended attribute (`XATTR_SIZE_MAX`), and the longest name (`XATTR_NAME_MAX`).
 const MAX_XATTR: usize = 65536;
 const MAX_XATTR_NAME: usize = 255;
@@ -23,8 +27,8 @@ pub(crate) struct Extensions {
     pub(crate) mtime: Option<(i64, u32)>,
     /// Names and values of those that an archive may set, in the archive's order.
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Whether the member is sparse, in one of PAX' three ways.
-    pub(crate) sparse: bool,
+    /// What there is about holes, if anything.
+    pub(crate) sparse: Option<Records>,
     /// Whether an attribute, or all together, is larger than any file can have.
     pub(crate) oversized: bool,
 }
@@ -58,7 +62,10 @@ impl Extensions {
             b"uid" => self.uid = Some(number(value)?),
             b"gid" => self.gid = Some(number(value)?),
             b"mtime" => self.mtime = Some(time(value)?),
-            _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
+            _ if key.starts_with(SPARSE) => {
+                let records = self.sparse.get_or_insert_default();
+                records.set(&key[SPARSE.len()..], value)?;
+            }
             _ => {
                 // What is not wanted is dropped here, before it takes memory.
                 if let Some(name) = key.strip_prefix(XATTR).filter(|name| is_wanted(name)) {
@@ -81,7 +88,7 @@ impl Extensions {
 
 /// Whether an archive may set this extended attribute: users' own, file capabilities and access control lists. Not overlayfs' own, and no
 /// label of a security module of the host where the image was made.
-fn is_wanted(name: &[u8]) -> bool {
+pub(crate) fn is_wanted(name: &[u8]) -> bool {
     let user = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
     user || matches!(
         name,

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufRead, Write as _};
+use std::io::{BufRead, Seek as _, SeekFrom, Write as _};
 use std::ops::Bound;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use tar::EntryType;
 
 use crate::archive::{Archive, Entry};
 use crate::error::{LayerError, shown};
 use crate::root::{self, BadName, Found, Root, behind_link, file_type, relative, split};
+use crate::xattrs::{clear_xattrs, set_xattrs, set_xattrs_at};
 use crate::{Limits, Parents, lower};
 
 /// Names that begin so hide something below.
@@ -297,15 +298,24 @@ impl<'a> Unpacker<'a> {
             rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600))
         })?;
         let mut file = File::from(fd);
-        loop {
-            let piece = archive.piece()?;
-            if piece.is_empty() {
-                break;
-            }
-            let n = file.write(piece).map_err(LayerError::file("write", path))?;
-            archive.consume(n);
+        self.size = self.size.saturating_add(entry.size);
+        if self.size > self.limits.bytes {
+            return Err(LayerError::TooLarge {
+                limit: self.limits.bytes,
+                unit: "bytes",
+            });
         }
-        self.size += entry.size;
+        match &entry.sparse {
+            None => copy(archive, &mut file, u64::MAX, path)?,
+            Some(map) => {
+                for part in &map.parts {
+                    file.seek(SeekFrom::Start(part.offset))
+                        .map_err(LayerError::file("write", path))?;
+                    copy(archive, &mut file, part.length, path)?;
+                }
+                file.set_len(map.size).map_err(LayerError::file("write", path))?;
+            }
+        }
         // The owner first: changing it clears the set-user-id bits and the capabilities.
         rustix::fs::fchown(
             &file,
@@ -333,6 +343,11 @@ impl<'a> Unpacker<'a> {
                     rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))
                 })?;
             }
+            if there.is_some_and(|stat| file_type(&stat) != FileType::Directory) {
+                // What was here a moment ago hid all that lower layers have here: that does not come back.
+                self.remember(path, 0)?;
+                self.opaque.insert(path.to_owned(), entry.mtime);
+            }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(&parent, name, flags, Mode::empty())
                 .map_err(LayerError::file("open directory", path))?
@@ -344,6 +359,9 @@ impl<'a> Unpacker<'a> {
         )
         .map_err(LayerError::file("change the owner of", path))?;
         rustix::fs::fchmod(&dir, mode(entry)).map_err(LayerError::file("change the mode of", path))?;
+        if self.explicit.contains_key(path) {
+            clear_xattrs(&dir).map_err(LayerError::file("clear the extended attributes of", path))?;
+        }
         let (late, now): (Vec<_>, Vec<_>) = entry
             .xattrs
             .iter()
@@ -484,6 +502,27 @@ impl<'a> Unpacker<'a> {
     }
 }
 
+/// Writes up to `limit` bytes of the current member.
+fn copy<R: BufRead>(
+    archive: &mut Archive<R>,
+    file: &mut File,
+    limit: u64,
+    path: &Path,
+) -> Result<(), LayerError> {
+    let mut rest = limit;
+    while rest > 0 {
+        let piece = archive.piece()?;
+        if piece.is_empty() {
+            break;
+        }
+        let piece = &piece[..piece.len().min(usize::try_from(rest).unwrap_or(usize::MAX))];
+        let n = file.write(piece).map_err(LayerError::file("write", path))?;
+        archive.consume(n);
+        rest -= n as u64;
+    }
+    Ok(())
+}
+
 /// Removes `path` and everything below it.
 fn forget_below<T>(map: &mut BTreeMap<PathBuf, T>, path: &Path) {
     let below = (Bound::Included(path), Bound::Unbounded);
@@ -521,37 +560,6 @@ fn owner_and_times(parent: &OwnedFd, name: &OsStr, path: &Path, entry: &Entry) -
     }
     rustix::fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
         .map_err(LayerError::file("set the time of", path))
-}
-
-pub(crate) fn set_xattrs(file: impl std::os::fd::AsFd, xattrs: &[(Vec<u8>, Vec<u8>)]) -> io::Result<()> {
-    for (name, value) in xattrs {
-        tolerate(
-            name,
-            rustix::fs::fsetxattr(&file, name.as_slice(), value, XattrFlags::empty()),
-        )?;
-    }
-    Ok(())
-}
-
-/// For what cannot be opened: symbolic links, devices and pipes. The path goes through our own open descriptor, whose link is the kernel's.
-fn set_xattrs_at(parent: &OwnedFd, name: &OsStr, xattrs: &[(Vec<u8>, Vec<u8>)]) -> io::Result<()> {
-    for (xattr, value) in xattrs {
-        let path = Path::new(&format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name);
-        tolerate(
-            xattr,
-            rustix::fs::lsetxattr(&path, xattr.as_slice(), value, XattrFlags::empty()),
-        )?;
-    }
-    Ok(())
-}
-
-/// A file system without users' attributes (tmpfs, older NFS) is no reason to refuse an image; without file capabilities the image would
-/// not work, so that is one.
-fn tolerate(name: &[u8], result: Result<(), Errno>) -> io::Result<()> {
-    match result {
-        Err(Errno::NOTSUP | Errno::PERM) if name != b"security.capability" => Ok(()),
-        other => other.map_err(Into::into),
-    }
 }
 
 #[cfg(test)]

@@ -477,6 +477,83 @@ fn a_hard_link_into_a_lower_layer_copies_and_links() {
 }
 
 #[test]
+fn a_copy_that_is_hidden_with_its_directory_goes_with_it() {
+    for hide in ["d/.wh.t", "d/.wh..wh..opq", ".wh.d"] {
+        let lower = Place::new();
+        lower
+            .unpack(Tar::default().dir("d").file("d/t", "lower"))
+            .unwrap();
+        let upper = Place::new();
+        let tar = Tar::default().link("g", "d/t").file(hide, "");
+        upper.unpack_over(tar, Parents::Known(&[lower.layer()])).unwrap();
+        assert_eq!(fs::read_to_string(upper.layer().join("g")).unwrap(), "lower");
+        let kept = fs::symlink_metadata(upper.layer().join("d/t"));
+        assert!(
+            kept.is_err() || kept.unwrap().file_type().is_char_device(),
+            "{hide}"
+        );
+        let directory = fs::symlink_metadata(upper.layer().join("d")).unwrap();
+        assert_eq!(directory.is_dir(), hide != ".wh.d", "{hide}");
+    }
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_file_of_its_layer_is_new() {
+    let place = Place::new();
+    place
+        .unpack(
+            Tar::default()
+                .file("a", "")
+                .dir("a")
+                .dir("b")
+                .file("b", "")
+                .dir("b")
+                .dir("c")
+                .dir("c"),
+        )
+        .unwrap();
+    let made = |name: &str| opaque(&place.layer().join(name));
+    assert_eq!((made("a"), made("b"), made("c")), (true, true, false));
+}
+
+#[test]
+fn a_second_entry_of_a_directory_takes_the_attributes_of_the_first_away() {
+    let place = Place::new();
+    place
+        .unpack(
+            Tar::default()
+                .pax(&[("SCHILY.xattr.user.one", b"1")])
+                .dir("a")
+                .dir("a"),
+        )
+        .unwrap();
+    let mut value = [0; 8];
+    assert!(rustix::fs::lgetxattr(place.layer().join("a"), "user.one", &mut value[..]).is_err());
+}
+
+#[test]
+fn a_directory_with_whiteouts_is_listed_as_if_it_were_merged() {
+    let place = Place::new();
+    place
+        .unpack(
+            Tar::default()
+                .dir("with")
+                .file("with/.wh.x", "")
+                .dir("without")
+                .file(".wh.y", ""),
+        )
+        .unwrap();
+    let marked = |name: &str| {
+        let mut value = [0; 1];
+        rustix::fs::lgetxattr(place.layer().join(name), "trusted.overlay.origin", &mut value[..]).is_ok()
+    };
+    assert_eq!(
+        (marked("with"), marked("without"), marked("")),
+        (true, false, false)
+    );
+}
+
+#[test]
 fn the_diff_id_covers_what_follows_the_archive() {
     let place = Place::new();
     let mut bytes = Tar::default().file("f", "x").end();

@@ -175,6 +175,40 @@ async fn a_token_that_expires_is_fetched_anew() {
 }
 
 #[tokio::test]
+async fn a_token_that_expires_within_a_download_is_fetched_anew_and_the_download_goes_on() {
+    let given = AtomicUsize::new(0);
+    let server = Server::start(move |request: &Request| {
+        if request.path.starts_with("/token?") {
+            let number = given.fetch_add(1, Ordering::Relaxed);
+            return Reply::new(200, format!(r#"{{"token":"t{number}","expires_in":3600}}"#));
+        }
+        // The first token is good for the beginning only: the connection breaks, and it does not open the rest.
+        match (request.header("authorization"), request.from()) {
+            (Some("Bearer t0"), None) => Reply {
+                cut: Some(4),
+                ..Reply::new(200, "croze goes on")
+            },
+            (Some("Bearer t1"), Some(4)) => {
+                Reply::new(206, "e goes on").with("Content-Range", "bytes 4-12/13")
+            }
+            _ => bearer(request, "/token"),
+        }
+    })
+    .await;
+    let registry = Registry::impatient(Hosts::default()).asking_as(user("alice", "secret"));
+    let reference: Reference = format!("{}/a/b", server.address).parse().unwrap();
+    let digest = croze_model::Digest::of(b"croze goes on");
+    let bytes = registry.small_blob(&reference, &digest, 13, 100).await.unwrap();
+    assert_eq!(bytes, b"croze goes on");
+    let tokens = server
+        .requests()
+        .iter()
+        .filter(|request| request.path.starts_with("/token"))
+        .count();
+    assert_eq!(tokens, 2);
+}
+
+#[tokio::test]
 async fn an_identity_token_goes_into_the_body_of_a_post() {
     let server = Server::start(|request: &Request| {
         if request.path == "/token" {
