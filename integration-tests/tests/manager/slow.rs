@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use croze_integration_tests::{Process, Scene, digest, wait_until};
+use croze_integration_tests::{Process, Scene, digest, is_alive, wait_until};
 use nix::sys::signal::Signal;
 
 use crate::Stage;
@@ -267,6 +267,49 @@ fn an_attached_client_that_stops_again_and_again_misses_nothing() -> Result<()> 
             let output = client.wait(PATIENCE)?.success()?;
             assert_eq!(digest(output.stdout.as_bytes()), expected);
         }
+        stage.daemon.finish()
+    })
+}
+
+#[test]
+fn a_daemon_that_hangs_delays_no_container_and_costs_no_client_anything() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        let gate = Gate::new(scene)?;
+        let mount = gate.mount();
+        let script = gated("seq 600000; exit 8");
+        let run = [
+            "run",
+            "--name",
+            "hung",
+            &mount,
+            &stage.image,
+            "/bin/sh",
+            "-c",
+            &script,
+        ];
+        let client = scene.start(stage.daemon.command(&run)?)?;
+        wait_until("the container waits at the gate", PATIENCE, || {
+            Ok(client.stderr().contains("begun").then_some(()))
+        })?;
+        let shim = stage.daemon.inspect("hung")?["State"]["ShimPid"]
+            .as_i64()
+            .unwrap_or_default();
+        let daemon = stage.daemon.daemon_pid().unwrap_or_default();
+        let daemon = nix::unistd::Pid::from_raw(daemon);
+        nix::sys::signal::kill(daemon, Signal::SIGSTOP)?;
+        gate.open()?;
+        let shim = i32::try_from(shim)?;
+        let left = wait_until("the container has ended and its shim has left", PATIENCE, || {
+            Ok((!is_alive(shim)).then_some(()))
+        });
+        nix::sys::signal::kill(daemon, Signal::SIGCONT)?;
+        left?;
+        let output = client.wait(PATIENCE)?.code(8)?;
+        assert_eq!(
+            digest(output.stdout.as_bytes()),
+            digest(numbers(600_000).as_bytes())
+        );
         stage.daemon.finish()
     })
 }

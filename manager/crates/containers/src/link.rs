@@ -190,7 +190,7 @@ impl Link {
             return Err(self.broken("it does not answer with a stream"));
         };
         let backlog = match log {
-            Some(log) => Some(log.open(ready.position.unwrap_or_default()).await?),
+            Some(log) => log.open(ready.position.unwrap_or_default()).await,
             None => None,
         };
         let connection = Connection {

@@ -36,6 +36,9 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a client is told whose stream breaks off.
 const CONNECTION_LOST: &str = "the connection to the container was lost; its output goes on in the log";
+/// What a client is told that is behind and has no log to read from.
+const NOTHING_TO_CATCH_UP_FROM: &str =
+    "output is missing: this client was behind, and the container's log cannot be read";
 
 /// Where an attached client finds what it missed.
 pub(crate) struct AttachedLog {
@@ -46,18 +49,20 @@ pub(crate) struct AttachedLog {
 }
 
 impl AttachedLog {
-    /// Opens the files, for a client whose stream begins at `position`.
-    pub(crate) async fn open(self, position: Position) -> Result<Backlog, ContainersError> {
-        let failed = ContainersError::file("read log", self.path.clone());
-        let runtime = tokio::runtime::Handle::current();
+    /// Opens the files, for a client whose stream begins at `position`. Without them it still gets what comes live.
+    pub(crate) async fn open(self, position: Position) -> Option<Backlog> {
+        let (path, runtime) = (self.path.clone(), tokio::runtime::Handle::current());
         let opened = tokio::task::spawn_blocking(move || {
             let _guard = runtime.enter();
             Backlog::open(&self.path, position, self.state)
         });
-        opened
-            .await
-            .map_err(|_| ContainersError::Interrupted)?
-            .map_err(failed)
+        match opened.await.ok()? {
+            Ok(backlog) => Some(backlog),
+            Err(error) => {
+                tracing::warn!(log = %path.display(), %error, "an attached client has nothing to catch up from");
+                None
+            }
+        }
     }
 }
 
@@ -212,6 +217,10 @@ impl OutputRelay {
                     backlog.advance(position);
                 }
                 ControlFlow::Continue(())
+            }
+            Some(reply::Body::Gap(_)) if self.backlog.is_none() => {
+                self.send(Ok(Output::Notice(NOTHING_TO_CATCH_UP_FROM.into())))
+                    .await
             }
             Some(reply::Body::Gap(gap)) => {
                 let position = gap.position.unwrap_or_default();

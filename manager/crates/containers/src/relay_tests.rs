@@ -126,6 +126,28 @@ async fn gaps_are_filled_from_the_log() {
 }
 
 #[tokio::test]
+async fn a_gap_without_a_log_is_told() {
+    let state = watch::Sender::new(State::Created);
+    let lost = AttachedLog {
+        path: "/nowhere/log".into(),
+        state: state.subscribe(),
+    };
+    let backlog = lost.open(Position::default()).await;
+    assert!(backlog.is_none());
+    let gap = wire::Gap {
+        position: Some(at(3, 0)),
+        ..wire::Gap::default()
+    };
+    let frames = [frame(7, reply::Body::Gap(gap)), exit(Some(at(3, 0)))];
+    let items = relayed(&frames, backlog).await;
+    assert_eq!(items[0], Output::Notice(NOTHING_TO_CATCH_UP_FROM.into()));
+    assert!(
+        matches!(&items[1..], [Output::Exit(status)] if status.code == 3),
+        "{items:?}"
+    );
+}
+
+#[tokio::test]
 async fn the_end_is_found_without_the_shim() {
     let dir = tempfile::tempdir().unwrap();
     let state = watch::Sender::new(State::Created);
