@@ -31,7 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::StoreError;
-use crate::files::{set_aside, sync_dir, write_atomic};
+use crate::files::{Durable, set_aside, sync_dir, write_atomic};
 
 /// The layout of all trees together: another number means that the index is built anew.
 const SCHEMA: u32 = 1;
@@ -245,8 +245,8 @@ impl Drop for Inner {
         let Some(db) = state.db.take() else { return };
         let checksum = guarded(&self.dir, || db.flush().and_then(|_| db.checksum()));
         let _panicked = catch_unwind(AssertUnwindSafe(move || drop(db)));
-        let marked =
-            checksum.and_then(|sum| write_atomic(&self.clean_mark, sum.to_string().as_bytes(), 0o600));
+        let marked = checksum
+            .and_then(|sum| write_atomic(&self.clean_mark, sum.to_string().as_bytes(), 0o600, Durable::Now));
         if let Err(error) = marked {
             tracing::warn!(%error, "the index stays unclean and will be built anew");
         }
@@ -446,6 +446,8 @@ fn open_checked(dir: &Path, expected_checksum: Option<u32>) -> Result<sled::Db, 
         .path(dir)
         .cache_capacity(CACHE_BYTES)
         .mode(sled::Mode::LowSpace)
+        // Its flusher would sync twice a second, on an idle daemon too; what matters is flushed when the index is closed.
+        .flush_every_ms(None)
         .open()?;
     let Some(expected) = expected_checksum else {
         db.insert(b"schema", &SCHEMA.to_be_bytes())?;
