@@ -16,6 +16,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use croze_proto::shim::Launch;
+use croze_store::Durable;
 use serde_json::Value;
 
 use crate::entries::remove_tree;
@@ -46,7 +47,8 @@ pub(crate) fn write(
         settings.container_dir(&container.id),
     );
     remove_tree(&run_dir)?;
-    croze_store::create_private_dir(&run_dir)?;
+    // What lies below the run directory is forgotten at boot.
+    croze_store::create_private_dir_when(&run_dir, Durable::Soon)?;
     let exit_path = settings.exit_path(&container.id);
     match fs::remove_file(&exit_path) {
         Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -101,6 +103,7 @@ pub(crate) fn write(
         tty: io.tty,
         open_stdin: io.open_stdin,
         stdin_once: io.stdin_once,
+        ephemeral: container.request.auto_remove,
     })
 }
 

@@ -230,7 +230,7 @@ impl Inner {
             return Err(spec::SpecError::NoInit.into());
         }
         self.names.reserve(name.as_str(), id.as_str())??;
-        if let Err(error) = self.records.save(&container) {
+        if let Err(error) = self.records.save_when(&container, container.request.durable()) {
             self.names.release(name.as_str(), id.as_str())?;
             return Err(error.into());
         }
@@ -248,7 +248,7 @@ impl Inner {
         let _one_at_a_time = changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut container = self.get(id)?;
         change(&mut container)?;
-        self.records.save(&container)?;
+        self.records.save_when(&container, container.request.durable())?;
         self.replace(container, false);
         Ok(())
     }
@@ -264,7 +264,15 @@ impl Inner {
         let _one_at_a_time = changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut container = self.get(id)?;
         change(&mut container)?;
-        let unsaved = self.records.save(&container).err();
+        let ended = matches!(container.state, State::Exited { .. });
+        let unsaved = if container.request.auto_remove && ended {
+            // It is removed next. If that is cut short, the shim's exit record says the same at the next start.
+            None
+        } else {
+            self.records
+                .save_when(&container, container.request.durable())
+                .err()
+        };
         self.replace(container, unsaved.is_some());
         Ok(unsaved.map(ContainersError::from))
     }
@@ -297,13 +305,14 @@ impl Inner {
         }
     }
 
-    /// The record goes first and durably: what is left after a crash then belongs to nobody and is swept.
+    /// The record goes first, and durably but for a container that removes itself, which a new start removes again: what is left after a crash then belongs to nobody and is swept.
     pub(crate) fn remove_files(&self, container: &Container) -> Result<()> {
         let changing = self.entries().get(&container.id).map(|e| Arc::clone(&e.changing));
         let _one_at_a_time = changing
             .as_ref()
             .map(|c| c.lock().unwrap_or_else(PoisonError::into_inner));
-        self.records.remove(container.id.as_str())?;
+        self.records
+            .remove_when(container.id.as_str(), container.request.durable())?;
         // Before the lock is given back: a change that waits for it must not write the record again.
         self.entries().remove(&container.id);
         self.names

@@ -140,6 +140,34 @@ fn an_end_that_cannot_be_stored_is_true_all_the_same_and_stored_later() {
 }
 
 #[test]
+fn the_end_of_what_removes_itself_is_the_exit_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, inner) = open(dir.path());
+    for (n, auto_remove) in [(1, false), (2, true)] {
+        let request = CreateRequest {
+            auto_remove,
+            ..request(None)
+        };
+        inner.create(id(n), request, ImageFacts::default()).unwrap();
+        let unsaved = inner.change_live(&id(n), |container| {
+            container.state = exited();
+            Ok(())
+        });
+        assert!(unsaved.unwrap().is_none());
+        assert!(matches!(inner.get(&id(n)).unwrap().state, State::Exited { .. }));
+    }
+    drop(inner);
+    drop(store);
+    let (_store, inner) = open(dir.path());
+    assert!(matches!(inner.get(&id(1)).unwrap().state, State::Exited { .. }));
+    assert_eq!(
+        inner.get(&id(2)).unwrap().state,
+        State::Created,
+        "as it was stored; recovery sees the end"
+    );
+}
+
+#[test]
 fn what_is_seen_of_one_run_does_not_touch_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let (_store, inner) = open(dir.path());

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use croze_model::{ContainerName, Platform};
+use croze_store::Durable;
 use serde::{Deserialize, Serialize};
 
 use crate::options::Options;
@@ -57,6 +58,19 @@ pub struct CreateRequest {
     pub platform: Option<Platform>,
     /// Everything that is asked for more rarely.
     pub options: Options,
+}
+
+impl CreateRequest {
+    /// How durable the facts of this container are. One that removes itself does not outlive a power cut: what a cut takes back of it would
+    /// be removed at the next start anyway, or never was.
+    #[must_use]
+    pub fn durable(&self) -> Durable {
+        if self.auto_remove {
+            Durable::Soon
+        } else {
+            Durable::Now
+        }
+    }
 }
 
 /// How the first process's standard streams are made.

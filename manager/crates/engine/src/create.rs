@@ -10,6 +10,7 @@
 use croze_containers::{ContainersError, CreateRequest, Created, ImageFacts};
 use croze_images::ImageDetails;
 use croze_model::{ContainerId, Error, ErrorKind, Platform, Result};
+use croze_store::Durable;
 
 use crate::engine::{Engine, blocking, complete};
 use crate::events::EventKind;
@@ -38,11 +39,12 @@ impl Engine {
         let _lock = self.locks().lock(&id).await;
         let mut undo = Undo::new(format!("container {}", id.short()));
 
-        self.make_snapshot(&id, &image).await?;
+        let durable = request.durable();
+        self.make_snapshot(&id, &image, durable).await?;
         let engine = self.clone();
         let snapshot = id.clone();
         undo.push("remove the snapshot", async move {
-            engine.discard_rootfs(&snapshot).await
+            engine.discard_rootfs(&snapshot, durable).await
         });
 
         match self.store_record(&id, request, &image).await {
@@ -70,9 +72,14 @@ impl Engine {
         }
     }
 
-    async fn make_snapshot(&self, id: &ContainerId, image: &ImageDetails) -> Result<()> {
+    async fn make_snapshot(&self, id: &ContainerId, image: &ImageDetails, durable: Durable) -> Result<()> {
         let (snapshots, id, diff_ids) = (self.snapshots().clone(), id.clone(), image.image.diff_ids());
-        blocking(move || snapshots.prepare(id.as_str(), &diff_ids).map(|_| ())).await
+        blocking(move || {
+            snapshots
+                .prepare_when(id.as_str(), &diff_ids, durable)
+                .map(|_| ())
+        })
+        .await
     }
 
     /// Stores the record under the wanted name, or under the first made-up one that is free.

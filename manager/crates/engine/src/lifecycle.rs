@@ -222,7 +222,7 @@ impl Engine {
     async fn remove_locked(&self, container: &Container) -> Result<()> {
         let id = &container.id;
         self.containers().remove(id).await?;
-        if let Err(error) = self.discard_rootfs(id).await {
+        if let Err(error) = self.discard_rootfs(id, container.request.durable()).await {
             let line = format!(
                 "cannot remove the root file system of container {}: {}",
                 id.short(),

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use croze_containers::{Container, Event as ContainerEvent, Remains, State};
 use croze_model::{ContainerId, Error, ErrorKind, Result};
+use croze_store::Durable;
 use futures_util::StreamExt as _;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -249,7 +250,7 @@ impl Engine {
                 if self.containers().get(id).is_ok() || record.symlink_metadata().is_ok() {
                     Ok(())
                 } else {
-                    self.discard_rootfs(id).await
+                    self.discard_rootfs(id, Durable::Now).await
                 }
             }
             Action::Unmount(id) | Action::TakeBack(id) | Action::Remove(id) => {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use croze_model::{ContainerId, Error, ErrorKind, Result};
 use croze_snapshots::{Access, Snapshots};
+use croze_store::Durable;
 
 use crate::engine::{Engine, blocking};
 
@@ -29,7 +30,8 @@ impl Engine {
             if is_mounted(&path)? {
                 return Ok(path);
             }
-            croze_store::create_private_dir(&path)?;
+            // It is forgotten at boot.
+            croze_store::create_private_dir_when(&path, Durable::Soon)?;
             snapshots.mount(id.as_str(), &path, Access::ReadWrite)?;
             Ok(path)
         })
@@ -43,11 +45,11 @@ impl Engine {
     }
 
     /// Unmounts the root file system and removes what the container wrote.
-    pub(crate) async fn discard_rootfs(&self, id: &ContainerId) -> Result<()> {
+    pub(crate) async fn discard_rootfs(&self, id: &ContainerId, durable: Durable) -> Result<()> {
         let (snapshots, path, id) = (self.snapshots().clone(), self.rootfs(id), id.clone());
         blocking(move || {
             unmount(&snapshots, &path)?;
-            snapshots.remove(id.as_str())
+            snapshots.remove_when(id.as_str(), durable)
         })
         .await
     }

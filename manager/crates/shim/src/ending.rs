@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use croze_proto::shim::{Exit, reply};
 
 use crate::client::Client;
+use crate::exit::Lasts;
 use crate::log::StreamKind;
 use crate::process::Ended;
 use crate::runtime::Verb;
@@ -148,7 +149,15 @@ impl Shim {
     /// The first process has ended and its output is in: record it, then delete.
     fn finish_container(&mut self, now: Instant) {
         self.read_the_rest(INIT);
-        if let Err(error) = self.log.finish(time::now_nanos()) {
+        self.log.finish(time::now_nanos());
+        let lasts = if self.launch.ephemeral {
+            Lasts::ThisBoot
+        } else {
+            Lasts::BeyondPowerCut
+        };
+        if lasts == Lasts::BeyondPowerCut
+            && let Err(error) = self.log.sync()
+        {
             note(&format!("the log cannot be synced: {error}"));
         }
         let position = self.log.position();
@@ -169,7 +178,7 @@ impl Shim {
                     "log_lines_dropped": position.lines_dropped,
                     "log_end": position.log_offset,
                 });
-                if let Err(error) = exit::write_record(&self.launch.exit_path, &record) {
+                if let Err(error) = exit::write_record(&self.launch.exit_path, &record, lasts) {
                     note(&error);
                 }
             }

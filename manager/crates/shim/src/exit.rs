@@ -12,8 +12,17 @@ use std::path::Path;
 
 use crate::error::ShimError;
 
-/// Replaces a file atomically and makes it durable.
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), ShimError> {
+/// What a record has to outlive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lasts {
+    /// The daemon and this program: the kernel has it.
+    ThisBoot,
+    /// A power cut too: the disk has it.
+    BeyondPowerCut,
+}
+
+/// Replaces a file atomically.
+fn write_atomically(path: &Path, bytes: &[u8], lasts: Lasts) -> Result<(), ShimError> {
     let temp = path.with_extension(format!("tmp{}", std::process::id()));
     let written = OpenOptions::new()
         .write(true)
@@ -21,7 +30,13 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), ShimError> {
         .truncate(true)
         .mode(0o600)
         .open(&temp)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            match lasts {
+                Lasts::ThisBoot => Ok(()),
+                Lasts::BeyondPowerCut => file.sync_all(),
+            }
+        })
         .and_then(|()| fs::rename(&temp, path));
     if let Err(source) = written {
         let _may_not_exist = fs::remove_file(&temp);
@@ -30,6 +45,9 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), ShimError> {
             path: path.into(),
             source,
         });
+    }
+    if lasts == Lasts::ThisBoot {
+        return Ok(());
     }
     let dir = path
         .parent()
@@ -41,11 +59,11 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), ShimError> {
 }
 
 /// Writes the exit record; if its place is unusable (a full disk), into the run directory.
-pub(crate) fn write_record(path: &str, record: &serde_json::Value) -> Result<(), ShimError> {
+pub(crate) fn write_record(path: &str, record: &serde_json::Value, lasts: Lasts) -> Result<(), ShimError> {
     let bytes = record.to_string().into_bytes();
-    match write_durably(Path::new(path), &bytes) {
+    match write_atomically(Path::new(path), &bytes, lasts) {
         Ok(()) => Ok(()),
-        Err(first) => write_durably(Path::new("exit.json"), &bytes).map_err(|_| first),
+        Err(first) => write_atomically(Path::new("exit.json"), &bytes, lasts).map_err(|_| first),
     }
 }
 

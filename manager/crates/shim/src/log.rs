@@ -255,14 +255,18 @@ impl Log {
         self.write_batch(now_nanos);
     }
 
-    /// Writes what is held back and makes the log durable.
-    pub(crate) fn finish(&mut self, now_nanos: i64) -> io::Result<()> {
+    /// Writes what is held back.
+    pub(crate) fn finish(&mut self, now_nanos: i64) {
         let time = time::rfc3339(now_nanos);
         let (stdout, stderr) = (StreamKind::Stdout, StreamKind::Stderr);
         self.stdout.finish(|text| self.batch.add(text, stdout, &time));
         self.stderr.finish(|text| self.batch.add(text, stderr, &time));
         self.write_batch(now_nanos);
         self.tell_drops(now_nanos);
+    }
+
+    /// Makes the log durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
         self.lines.file.sync_data()
     }
 

@@ -61,6 +61,7 @@ impl Lab {
             tty: false,
             open_stdin: false,
             stdin_once: false,
+            ephemeral: false,
         };
         change(&mut launch);
         let mut shim = Command::new(env!("CARGO_BIN_EXE_croze-shim"))

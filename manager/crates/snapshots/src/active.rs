@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use croze_model::{Digest, Result};
-use croze_store::{Listing, Records, sync_dir};
+use croze_store::{Durable, Listing, Records, sync_dir_when};
 
 use crate::chain::{self, Lower, MAX_LAYERS};
 use crate::error::SnapshotError;
@@ -32,6 +32,14 @@ impl Snapshots {
     /// # Errors
     /// `AlreadyExists` if the id is taken, `NotFound` if a layer is not here, `Unsupported` for more layers than overlayfs stacks.
     pub fn prepare(&self, id: &str, diff_ids: &[Digest]) -> Result<SnapshotRecord> {
+        self.prepare_when(id, diff_ids, Durable::Now)
+    }
+
+    /// As [`Snapshots::prepare`], durable when it is said.
+    ///
+    /// # Errors
+    /// As [`Snapshots::prepare`].
+    pub fn prepare_when(&self, id: &str, diff_ids: &[Digest], durable: Durable) -> Result<SnapshotRecord> {
         check_id(id)?;
         let exists = || SnapshotError::Exists { id: id.to_owned() };
         let active = self.dir("active").join(id);
@@ -66,7 +74,7 @@ impl Snapshots {
             tree::copy_metadata(&source, &upper)?;
         }
         Records::nested(staging.path(), SNAPSHOT_FILE)
-            .save(&record)
+            .save_when(&record, durable)
             .map_err(SnapshotError::record("write", format!("snapshot {id}")))?;
         match fs::rename(&new, &active) {
             Ok(()) => {}
@@ -74,7 +82,8 @@ impl Snapshots {
             Err(e) => return Err(SnapshotError::file("rename to", &active)(e).into()),
         }
         let parent = self.dir("active");
-        sync_dir(&parent).map_err(SnapshotError::record("write", parent.display().to_string()))?;
+        sync_dir_when(&parent, durable)
+            .map_err(SnapshotError::record("write", parent.display().to_string()))?;
         Ok(record)
     }
 
@@ -113,8 +122,16 @@ impl Snapshots {
     /// # Errors
     /// If the directory cannot be removed.
     pub fn remove(&self, id: &str) -> Result<()> {
+        self.remove_when(id, Durable::Now)
+    }
+
+    /// As [`Snapshots::remove`], durable when it is said.
+    ///
+    /// # Errors
+    /// As [`Snapshots::remove`].
+    pub fn remove_when(&self, id: &str, durable: Durable) -> Result<()> {
         check_id(id)?;
-        Ok(self.discard(&self.dir("active").join(id))?)
+        Ok(self.discard(&self.dir("active").join(id), durable)?)
     }
 
     pub(crate) fn load_snapshot(&self, id: &str) -> Result<SnapshotRecord, SnapshotError> {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use croze_model::{Digest, Result};
-use croze_store::{Record as _, Records, sync_dir};
+use croze_store::{Durable, Record as _, Records, sync_dir};
 
 use crate::error::SnapshotError;
 use crate::records::LayerRecord;
@@ -113,10 +113,10 @@ impl Snapshots {
         let chains = self.chain_records().list();
         for chain in chains.map_err(SnapshotError::record("list", "chains"))? {
             if chain.layers.contains(key) {
-                self.discard(&self.chain_dir(&chain.chain))?;
+                self.discard(&self.chain_dir(&chain.chain), Durable::Now)?;
             }
         }
-        self.discard(&self.layer_dir(key))?;
+        self.discard(&self.layer_dir(key), Durable::Now)?;
         Ok(record.size)
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use croze_model::{Digest, Result};
-use croze_store::{Records, create_private_dir, sync_dir};
+use croze_store::{Durable, Records, create_private_dir, sync_dir_when};
 use croze_sys::tree::process_unique;
 
 use crate::error::SnapshotError;
@@ -123,7 +123,7 @@ impl Snapshots {
                     continue;
                 }
                 tracing::warn!(path = %entry.display(), "a tree without its record is removed");
-                if let Err(error) = self.discard(&entry) {
+                if let Err(error) = self.discard(&entry, Durable::Now) {
                     tracing::warn!(path = %entry.display(), %error, "it stays for now");
                 }
             }
@@ -209,9 +209,9 @@ impl Snapshots {
         fs::set_permissions(tree, mode).map_err(SnapshotError::file("change the mode of", tree))
     }
 
-    /// Removes a directory so that it vanishes at once and durably, with its record, and only then is emptied. What cannot be emptied
+    /// Removes a directory so that it vanishes at once, with its record, and only when that is as durable as is said, is emptied. What cannot be emptied
     /// stays in the staging directory for the next sweep: by its name it is gone.
-    pub(crate) fn discard(&self, path: &Path) -> Result<(), SnapshotError> {
+    pub(crate) fn discard(&self, path: &Path, durable: Durable) -> Result<(), SnapshotError> {
         let grave = self.staging_path();
         match fs::rename(path, &grave) {
             Ok(()) => {}
@@ -225,7 +225,8 @@ impl Snapshots {
             }
         }
         let parent = path.parent().unwrap_or(path);
-        sync_dir(parent).map_err(SnapshotError::record("remove", path.display().to_string()))?;
+        sync_dir_when(parent, durable)
+            .map_err(SnapshotError::record("remove", path.display().to_string()))?;
         if let Err(error) = remove_tree(&grave) {
             tracing::warn!(path = %grave.display(), %error, "what was removed still takes space for now");
         }

@@ -17,14 +17,24 @@ pub(crate) const TEMP_PREFIX: &str = ".tmp-";
 /// What comes between the name of a file that was set aside and the time when.
 pub(crate) const SET_ASIDE: &str = ".corrupt-";
 
+/// By when a change has to be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// When the call returns: a power cut afterwards takes nothing back.
+    Now,
+    /// In the kernel's own time. A power cut may take it back; it never leaves half of it, as content is on the disk before it gets its
+    /// name. For facts of what does not outlive a power cut anyway.
+    Soon,
+}
+
 /// Replaces the file at `path` by `bytes`, so that after any crash it holds the old content or the new, whole.
 ///
-/// Durable when it returns. The parent directory must exist.
+/// The parent directory must exist.
 ///
 /// # Errors
 ///
 /// [`StoreError::File`]; the temporary file is then removed and the old content is untouched.
-pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durable: Durable) -> Result<(), StoreError> {
     let dir = parent(path);
     let (temp, mut file) = create_temp(dir, mode)?;
     let written = write_temp(&temp, &mut file, bytes)
@@ -34,7 +44,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreErr
         drop(fs::remove_file(&temp));
         return Err(error);
     }
-    sync_dir(dir)
+    sync_dir_when(dir, durable)
 }
 
 /// A new file under a name that nobody has: if one of that name was left by somebody else, the next.
@@ -66,25 +76,46 @@ pub fn sync_dir(dir: &Path) -> Result<(), StoreError> {
         .map_err(StoreError::file("sync", dir))
 }
 
+/// As [`sync_dir`], if it has to be now.
+///
+/// # Errors
+///
+/// As [`sync_dir`].
+pub fn sync_dir_when(dir: &Path, durable: Durable) -> Result<(), StoreError> {
+    match durable {
+        Durable::Now => sync_dir(dir),
+        Durable::Soon => Ok(()),
+    }
+}
+
 /// Creates a directory with mode 0700 and its missing parents, and makes the names durable.
 ///
 /// # Errors
 ///
 /// [`StoreError::File`]; a directory that exists is not an error.
 pub fn create_private_dir(dir: &Path) -> Result<(), StoreError> {
-    create_dir_mode(dir, 0o700)
+    create_private_dir_when(dir, Durable::Now)
 }
 
-pub(crate) fn create_dir_mode(dir: &Path, mode: u32) -> Result<(), StoreError> {
+/// As [`create_private_dir`], durable when it is said.
+///
+/// # Errors
+///
+/// As [`create_private_dir`].
+pub fn create_private_dir_when(dir: &Path, durable: Durable) -> Result<(), StoreError> {
+    create_dir_mode(dir, 0o700, durable)
+}
+
+pub(crate) fn create_dir_mode(dir: &Path, mode: u32, durable: Durable) -> Result<(), StoreError> {
     if dir.is_dir() {
         return Ok(());
     }
     let above = parent(dir);
     if !above.as_os_str().is_empty() {
-        create_dir_mode(above, mode)?;
+        create_dir_mode(above, mode, durable)?;
     }
     match DirBuilder::new().mode(mode).create(dir) {
-        Ok(()) => sync_dir(above),
+        Ok(()) => sync_dir_when(above, durable),
         Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(source) => Err(StoreError::File {
             call: "create directory",
@@ -155,8 +186,8 @@ mod tests {
     fn replaces_whole_and_leaves_no_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fact");
-        write_atomic(&path, b"one, which is longer", 0o600).unwrap();
-        write_atomic(&path, b"two", 0o600).unwrap();
+        write_atomic(&path, b"one, which is longer", 0o600, Durable::Now).unwrap();
+        write_atomic(&path, b"two", 0o600, Durable::Soon).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -167,7 +198,7 @@ mod tests {
         let path = dir.path().join("occupied");
         fs::create_dir(&path).unwrap();
         fs::write(path.join("x"), "").unwrap();
-        let error = write_atomic(&path, b"data", 0o600).unwrap_err();
+        let error = write_atomic(&path, b"data", 0o600, Durable::Now).unwrap_err();
         assert!(
             matches!(
                 error,

@@ -25,7 +25,9 @@ mod names;
 mod record;
 
 pub use error::StoreError;
-pub use files::{create_private_dir, sync_dir, write_atomic};
+pub use files::{
+    Durable, create_private_dir, create_private_dir_when, sync_dir, sync_dir_when, write_atomic,
+};
 pub use index::{Index, IndexKey, Tree};
 pub use lock::Lock;
 pub use names::{NameTaken, Names};
@@ -53,7 +55,7 @@ impl Store {
     /// [`StoreError::Locked`] if another process holds the root, [`StoreError::File`] if the root cannot be used. A bad index
     /// is never an error: it is replaced by an empty one, and each [`Tree`] fills itself when it is declared.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        files::create_dir_mode(root, 0o711)?;
+        files::create_dir_mode(root, 0o711, Durable::Now)?;
         let lock = Lock::acquire(&root.join("crozed.lock"))?;
         let index = Index::open(root)?;
         Ok(Self {

@@ -21,7 +21,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::StoreError;
-use crate::files::{SET_ASIDE, create_private_dir, set_aside, sweep_temps, sync_dir, write_atomic};
+use crate::files::{
+    Durable, SET_ASIDE, create_private_dir_when, set_aside, sweep_temps, sync_dir_when, write_atomic,
+};
 
 /// Encoded keys up to this many bytes are used as they are; `NAME_MAX` is 255 and suffixes need room.
 const PLAIN_KEY_MAX: usize = 180;
@@ -146,6 +148,15 @@ impl<R: Record> Records<R> {
     ///
     /// [`StoreError::Encode`] or [`StoreError::File`]; the former content is then untouched.
     pub fn save(&self, record: &R) -> Result<(), StoreError> {
+        self.save_when(record, Durable::Now)
+    }
+
+    /// As [`Records::save`], durable when it is said.
+    ///
+    /// # Errors
+    ///
+    /// As [`Records::save`].
+    pub fn save_when(&self, record: &R, durable: Durable) -> Result<(), StoreError> {
         let path = self.path(&record.key());
         let envelope = EnvelopeRef {
             kind: R::KIND,
@@ -158,10 +169,10 @@ impl<R: Record> Records<R> {
         })?;
         bytes.push(b'\n');
         match path.parent() {
-            Some(dir) => create_private_dir(dir)?,
-            None => create_private_dir(&self.dir)?,
+            Some(dir) => create_private_dir_when(dir, durable)?,
+            None => create_private_dir_when(&self.dir, durable)?,
         }
-        write_atomic(&path, &bytes, 0o600)
+        write_atomic(&path, &bytes, 0o600, durable)
     }
 
     /// Reads the record of `key`; `None` if there is none. A corrupt file is set aside and counts as none.
@@ -188,6 +199,15 @@ impl<R: Record> Records<R> {
     ///
     /// [`StoreError::File`].
     pub fn remove(&self, key: &str) -> Result<bool, StoreError> {
+        self.remove_when(key, Durable::Now)
+    }
+
+    /// As [`Records::remove`], durable when it is said.
+    ///
+    /// # Errors
+    ///
+    /// As [`Records::remove`].
+    pub fn remove_when(&self, key: &str, durable: Durable) -> Result<bool, StoreError> {
         let path = self.path(key);
         match fs::remove_file(&path) {
             Ok(()) => {}
@@ -203,9 +223,9 @@ impl<R: Record> Records<R> {
         let dir = path.parent().unwrap_or(&self.dir);
         remove_set_aside(dir, &path);
         if matches!(self.layout, Layout::Nested(_)) && fs::remove_dir(dir).is_ok() {
-            sync_dir(&self.dir)?;
+            sync_dir_when(&self.dir, durable)?;
         } else {
-            sync_dir(dir)?;
+            sync_dir_when(dir, durable)?;
         }
         Ok(true)
     }
