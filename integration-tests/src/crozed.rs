@@ -107,7 +107,7 @@ impl<'scene> Crozed<'scene> {
     /// # Errors
     /// It does not answer.
     pub fn launch(&self) -> Result<()> {
-        let mut command = reaper::command(bin("crozed")?);
+        let mut command = self.program()?;
         command
             .arg("--root")
             .arg(&self.root)
@@ -138,6 +138,20 @@ impl<'scene> Crozed<'scene> {
     #[must_use]
     pub fn daemon_pid(&self) -> Option<i32> {
         self.process.borrow().as_ref().map(Process::pid)
+    }
+
+    /// crozed, in a view of the cgroups that its runtime understands: crun refuses hosts that have both versions mounted.
+    fn program(&self) -> Result<Command> {
+        let crozed = bin("crozed")?;
+        let hybrid = std::fs::read_to_string("/proc/self/mountinfo")?.contains(" /sys/fs/cgroup/unified ");
+        if !hybrid || self.runtime.file_name().is_none_or(|name| name != "crun") {
+            return Ok(reaper::command(crozed));
+        }
+        let mut command = reaper::command("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+        command.arg("umount /sys/fs/cgroup/unified && exec \"$@\"");
+        command.arg("sh").arg(crozed);
+        Ok(command)
     }
 
     /// Where it keeps what lasts.

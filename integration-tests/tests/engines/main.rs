@@ -1,4 +1,4 @@
-//! Other engines drive the runtime: Debian's dockerd and podman run, exec into and remove containers with it.
+//! Others and we: Debian's dockerd and podman drive the runtime, crozed drives their runtimes, and containers of docker and croze are compared.
 
 #![forbid(unsafe_code)]
 
@@ -6,3 +6,4 @@ mod compare;
 mod docker;
 mod logs;
 mod podman;
+mod runtimes;

@@ -13,6 +13,7 @@ mod limits;
 mod options;
 mod pulling;
 mod registries;
+mod rights;
 mod shim;
 mod slow;
 mod stacks;

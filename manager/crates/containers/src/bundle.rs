@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::entries::remove_tree;
 use crate::error::ContainersError;
 use crate::record::Container;
-use crate::request::ExecRequest;
+use crate::request::{BindMount, ExecRequest};
 use crate::runtimes::RuntimeProgram;
 use crate::service::Result;
 use crate::spec::host::HostFacts;
@@ -65,6 +65,7 @@ pub(crate) fn write(
             fs::create_dir_all(&mount.source).map_err(ContainersError::file("create", &mount.source))?;
         }
     }
+    check_sources(container)?;
     let runtime = settings
         .runtimes
         .find(container.request.options.runtime.as_deref())?;
@@ -105,6 +106,18 @@ pub(crate) fn write(
         stdin_once: io.stdin_once,
         ephemeral: container.request.auto_remove,
     })
+}
+
+/// Refuses bind mounts whose source is not there and is not to be made. The runtime would too, in words of its own.
+pub(crate) fn check_sources(container: &Container) -> Result<()> {
+    let missing = |mount: &&BindMount| !mount.create_source && !mount.source.exists();
+    match container.request.mounts.iter().find(missing) {
+        Some(mount) => Err(ContainersError::Spec(spec::SpecError::Mount {
+            target: mount.target.clone(),
+            reason: format!("bind source path does not exist: {}", mount.source.display()),
+        })),
+        None => Ok(()),
+    }
 }
 
 /// The runtime of the last run; the default where that cannot be told.

@@ -224,6 +224,7 @@ impl Inner {
             error: None,
         };
         let warnings = spec::validate(&container, &spec::host::HostFacts::observe())?;
+        crate::bundle::check_sources(&container)?;
         let options = &container.request.options;
         self.settings.runtimes.find(options.runtime.as_deref())?;
         if options.init && self.settings.init.is_none() {
