@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -39,13 +40,32 @@ fn login(scene: &Scene, daemon: &Crozed<'_>, user: &str, password: &str, server:
     scene.run(command)
 }
 
+/// Looks for passwords, as they are and as they are sent, in what the daemon has logged.
+fn nothing_secret(logs: &Path) -> Result<()> {
+    let mut read = 0;
+    for entry in fs::read_dir(logs)? {
+        let path = entry?.path();
+        if !path.to_string_lossy().contains("crozed") {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+        read += text.len();
+        for secret in ["wr0ng", "alice:secret", "YWxpY2U6c2VjcmV0", "\"secret\""] {
+            let line = text.lines().find(|line| line.contains(secret));
+            ensure!(line.is_none(), "{}: {line:?}", path.display());
+        }
+    }
+    ensure!(read > 100_000, "{read} bytes are no trace");
+    Ok(())
+}
+
 #[test]
 fn a_password_is_given_on_the_line_or_by_a_login() -> Result<()> {
     Scene::play(|scene| {
         let registry = Registry::start_with_password(scene)?;
         let image = push(scene, &registry, "private/a:1", "a")?;
         let server = registry.address();
-        let daemon = Crozed::start(scene)?;
+        let daemon = Crozed::start_configured(scene, "log-level = \"trace\"\n")?;
 
         daemon.croze(&["pull", &image])?.failure(&[
             "private/a",
@@ -89,7 +109,8 @@ fn a_password_is_given_on_the_line_or_by_a_login() -> Result<()> {
         daemon
             .croze(&["login", &server, "-u", "bob"])?
             .failure(&["no terminal"])?;
-        daemon.finish()
+        daemon.finish()?;
+        nothing_secret(&scene.path("log"))
     })
 }
 

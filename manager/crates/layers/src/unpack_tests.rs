@@ -329,7 +329,7 @@ fn later_entries_replace_earlier_ones() {
             "a dir",
             "a/b whiteout",
             "d now a file",
-            "e dir",
+            "e opaque",
             "e/f x",
             "f two",
             "h one",
