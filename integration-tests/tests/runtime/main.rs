@@ -11,6 +11,7 @@ mod commands;
 mod devices;
 mod errors;
 mod exec;
+mod fields;
 mod hooks;
 mod identity;
 mod lifecycle;

@@ -12,7 +12,7 @@
 //! | [`plan`] | the resolved decisions; a pure function of the spec and of facts read once |
 //! | [`process`] | the parent's and init's halves of making a process, and the protocol between them |
 //! | [`mounts`] | the root file system: mounts, devices, masks, all on file descriptors below the rootfs |
-//! | [`namespaces`], [`security`], [`limits`], [`hooks`], [`console`] | the mechanisms that init's steps use |
+//! | [`namespaces`], [`security`], [`limits`], [`scheduling`], [`hooks`], [`console`] | the mechanisms that init's steps use |
 //! | [`state`] | the record on disk, its transitions, its lock |
 //! | [`ops`] | one file per verb: what the command line calls |
 //!
@@ -29,6 +29,7 @@ pub mod namespaces;
 pub mod ops;
 pub mod plan;
 pub mod process;
+pub mod scheduling;
 pub mod sealed;
 pub mod security;
 pub mod spec;

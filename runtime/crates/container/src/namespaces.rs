@@ -16,7 +16,8 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use croze_sys::clone::{self, Namespaces};
+use croze_sys::clone::{self, CloneRequest, Cloned, Namespaces};
+use croze_sys::socket;
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxTimeOffset};
 use rustix::fs::{Mode, OFlags};
 
@@ -139,10 +140,7 @@ pub fn plan(
     // Whoever joins a user namespace first has its rights over the others.
     plan.joined.sort_by_key(|joined| joined.kind != Namespaces::USER);
     if plan.new.contains(Namespaces::USER) {
-        plan.id_maps = Some(IdMaps {
-            uids: map_lines(uid_maps),
-            gids: map_lines(gid_maps),
-        });
+        plan.id_maps = Some(id_maps(uid_maps, gid_maps));
     }
     if plan.new.contains(Namespaces::TIME) {
         for (clock, offset) in offsets.into_iter().flatten() {
@@ -226,6 +224,46 @@ pub fn write_id_maps(pid: i32, maps: &IdMaps) -> Result<()> {
     }
     write("uid_map", &maps.uids)?;
     write("gid_map", &maps.gids)
+}
+
+/// Makes a user namespace with these maps in which nobody is: what an id-mapped mount takes its maps from.
+///
+/// # Errors
+/// The maps are not permitted to the caller.
+pub fn user_namespace_of(maps: &IdMaps) -> Result<OwnedFd> {
+    let action = || "make a user namespace for an id-mapped mount".to_owned();
+    let (here, there) = socket::message_pair().while_doing(action)?;
+    let request = CloneRequest {
+        namespaces: Namespaces::USER,
+        ..CloneRequest::default()
+    };
+    match clone::clone3(&request).while_doing(action)? {
+        Cloned::Child => {
+            drop(here);
+            // Stays until the other end is closed: a namespace lives as long as somebody is in it or has it open.
+            let ended = socket::receive(&there, &mut [0; 1]);
+            croze_sys::process::exit_now(i32::from(ended.is_err()))
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop(there);
+            let opened = write_id_maps(pid, maps).and_then(|()| {
+                let path = PathBuf::from(format!("/proc/{pid}/ns/user"));
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                rustix::fs::open(&path, flags, Mode::empty()).while_doing(action)
+            });
+            drop(here);
+            croze_sys::pidfd::reap(&pidfd).while_doing(action)?;
+            opened
+        }
+    }
+}
+
+/// Maps in the form of the kernel's files.
+pub fn id_maps(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> IdMaps {
+    IdMaps {
+        uids: map_lines(uids),
+        gids: map_lines(gids),
+    }
 }
 
 /// Writes the offsets of a time namespace that was just unshared, before anybody is born in it.

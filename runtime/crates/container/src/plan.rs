@@ -17,6 +17,8 @@ use crate::mounts::devices::{self, DeviceNode};
 use crate::mounts::{self, PlannedMount, options};
 use crate::namespaces::{self, NamespacePlan};
 use crate::ops::{Keyring, RootSwitch};
+use crate::process::listener::Listener;
+use crate::scheduling::{self, SchedulingPlan};
 use crate::security::{self, CapabilityPlan, LabelPlan, UserPlan};
 use crate::spec::{self, SpecError, SysctlKind};
 
@@ -131,6 +133,10 @@ pub struct ProcessPlan {
     pub labels: LabelPlan,
     /// Its execution domain, if it is not the usual one.
     pub personality: Option<u64>,
+    /// When and where it runs.
+    pub scheduling: SchedulingPlan,
+    /// Who is told of the system calls that the filter asks about.
+    pub listener: Option<Listener>,
     /// Its system call filter.
     pub seccomp: Option<croze_seccomp::Program>,
     /// How many descriptors from 3 on it inherits.
@@ -178,7 +184,7 @@ impl Plan {
                 domain: named(spec.domainname()),
             },
             sysctls: sorted(linux.sysctl().iter().flatten()),
-            process: ProcessPlan::new(process, Some(linux), choices.preserve_fds)?,
+            process: first_process(spec, process, linux, choices)?,
             keyring: choices.keyring,
             hooks: spec.hooks().clone(),
         })
@@ -215,6 +221,18 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// The annotation by which crun's callers (podman's `keep-groups`) keep the caller's own groups, which no spec can name.
+const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
+fn first_process(spec: &Spec, process: &Process, linux: &Linux, choices: Choices) -> Result<ProcessPlan> {
+    let mut plan = ProcessPlan::new(process, Some(linux), choices.preserve_fds)?;
+    let annotations = spec.annotations().as_ref();
+    plan.user.keeps_groups = annotations
+        .and_then(|all| all.get(KEEP_GROUPS))
+        .is_some_and(|value| value == "1");
+    Ok(plan)
 }
 
 fn plan_namespaces(linux: &Linux) -> NamespacePlan {
@@ -289,6 +307,7 @@ impl ProcessPlan {
                 uid: user.uid(),
                 gid: user.gid(),
                 groups: user.additional_gids().clone().unwrap_or_default(),
+                keeps_groups: false,
                 umask: user.umask().unwrap_or(DEFAULT_UMASK) & 0o777,
             },
             capabilities: security::plan(process.capabilities().as_ref()),
@@ -314,6 +333,10 @@ impl ProcessPlan {
             personality: linux
                 .and_then(|linux| linux.personality().as_ref())
                 .map(|personality| domain(personality.domain())),
+            scheduling: scheduling::plan(process, linux.and_then(|linux| linux.memory_policy().as_ref()))?,
+            listener: linux
+                .and_then(|linux| linux.seccomp().as_ref())
+                .and_then(Listener::of),
             seccomp: linux
                 .and_then(|linux| linux.seccomp().as_ref())
                 .map(croze_seccomp::compile)
@@ -426,6 +449,7 @@ mod tests {
             uid: 7,
             gid: 8,
             groups: vec![9],
+            keeps_groups: false,
             umask: 63,
         };
         assert_eq!(plan.process.user, user);

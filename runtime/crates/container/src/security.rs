@@ -112,6 +112,8 @@ pub struct UserPlan {
     pub gid: u32,
     /// The supplementary groups.
     pub groups: Vec<u32>,
+    /// Whether it keeps the caller's supplementary groups instead.
+    pub keeps_groups: bool,
     /// The mask for new files.
     pub umask: u32,
 }
@@ -126,7 +128,9 @@ pub fn take_identity(user: &UserPlan, capabilities: &CapabilityPlan) -> Result<(
     caps::limit_bounding(capabilities.bounding)
         .while_doing(|| "limit the bounding capabilities".to_owned())?;
     process::set_keep_capabilities(true).while_doing(|| "keep the capabilities".to_owned())?;
-    set_groups(&user.groups)?;
+    if !user.keeps_groups {
+        set_groups(&user.groups)?;
+    }
     process::set_group(user.gid).while_doing(|| format!("set process.user.gid {}", user.gid))?;
     process::set_user(user.uid).while_doing(|| format!("set process.user.uid {}", user.uid))?;
     process::set_keep_capabilities(false).while_doing(|| "stop keeping the capabilities".to_owned())?;

@@ -44,7 +44,7 @@ pub struct Program {
     pub filter: Vec<libc::sock_filter>,
     /// The flags for `seccomp(2)`, `SECCOMP_FILTER_FLAG_NEW_LISTENER` among them if it notifies.
     pub flags: u64,
-    /// Whether a call may be handed to a listener: the descriptor that loading returns has to reach `listenerPath`.
+    /// Whether there is a listener: the descriptor that loading returns has to reach `listenerPath`.
     pub listener: bool,
 }
 
@@ -127,13 +127,12 @@ pub fn compile_for(profile: &LinuxSeccomp, native: arch::Arch) -> Result<Program
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => WAIT_KILLABLE_RECV,
         };
     }
-    if rules.notifies {
+    // A path alone asks for a listener too, as with crun: whoever waits at the socket is not left waiting.
+    let listens = rules.notifies || profile.listener_path().is_some();
+    if listens {
         flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-        if flags & libc::SECCOMP_FILTER_FLAG_TSYNC != 0 {
-            // Both at once would make the return value ambiguous; the kernel wants to be told that this is
-            // understood (5.7).
-            flags |= TSYNC_ESRCH;
-        }
+        // Both at once would make the return value ambiguous. The process that loads it has one thread: nothing is lost.
+        flags &= !libc::SECCOMP_FILTER_FLAG_TSYNC;
     } else {
         // Without a listener the kernel refuses the flag; it has no meaning then.
         flags &= !WAIT_KILLABLE_RECV;
@@ -141,11 +140,9 @@ pub fn compile_for(profile: &LinuxSeccomp, native: arch::Arch) -> Result<Program
     Ok(Program {
         filter,
         flags,
-        listener: rules.notifies,
+        listener: listens,
     })
 }
 
-/// `SECCOMP_FILTER_FLAG_TSYNC_ESRCH`.
-const TSYNC_ESRCH: u64 = 1 << 4;
 /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV` (Linux 5.19).
 const WAIT_KILLABLE_RECV: u64 = 1 << 5;

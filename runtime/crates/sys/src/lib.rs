@@ -13,6 +13,7 @@
 //! | [`pidfd`] | processes by descriptor: open, signal, wait |
 //! | [`process`] | credentials, `prctl`, `execve`, start time, boot id |
 //! | [`caps`] | capability sets and their names |
+//! | [`sched`] | scheduling policy, CPUs, I/O priority, memory nodes |
 //! | [`signal`] | masks, dispositions, `signalfd` |
 //! | [`socket`] | unix sockets and descriptors passed over them |
 //! | [`tty`] | pseudo terminals |
@@ -38,6 +39,7 @@ pub mod mount;
 pub mod path;
 pub mod pidfd;
 pub mod process;
+pub mod sched;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{WaitId, WaitIdOptions};
 
+use crate::error::Named;
 use crate::{Errno, Error, Result};
 
 /// How a process ended.
@@ -37,6 +38,15 @@ pub fn open(pid: i32) -> Result<OwnedFd> {
     let fd = Error::check("pidfd_open", result)?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A copy of the descriptor that has the number `descriptor` in the process, close-on-exec.
+///
+/// # Errors
+/// `EBADF`: it has none; `EPERM`: the caller may not trace it; `ENOSYS` before Linux 5.6.
+pub fn take_descriptor(pidfd: impl AsFd, descriptor: i32) -> Result<OwnedFd> {
+    let flags = rustix::process::PidfdGetfdFlags::empty();
+    rustix::process::pidfd_getfd(pidfd, descriptor, flags).named("pidfd_getfd")
 }
 
 /// Sends a signal (by number; 0 only asks).

@@ -31,12 +31,13 @@ pub mod root;
 pub mod target;
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use croze_sys::Errno;
+use croze_sys::clone::Namespaces;
 use croze_sys::fd::{self, PROC_SUPER_MAGIC};
-use croze_sys::mount::{self, AttributeChange, Depth, Propagation};
+use croze_sys::mount::{self, AttributeChange, Attributes, Depth, Propagation};
 use croze_sys::path::Missing;
 use oci_spec::runtime::Mount;
 use rustix::fs::{FileType, OFlags};
@@ -46,6 +47,7 @@ use crate::mounts::cgroup::CgroupView;
 use crate::mounts::options::MountOptions;
 use crate::mounts::root::Root;
 use crate::mounts::target::{Links, Target};
+use crate::namespaces::{self, IdMaps, NamespacePlan, Opened};
 use crate::spec::SpecError;
 
 /// Files of a procfs that a caller may cover with something of its own (lxcfs does).
@@ -72,6 +74,18 @@ pub struct PlannedMount {
     pub source: Source,
     /// How.
     pub options: MountOptions,
+    /// Whose ids its files get.
+    pub id_map: Option<MountIdMap>,
+}
+
+/// Where an id-mapped mount takes its maps from. What is owned by an id on the left belongs, seen through the mount, to the one on
+/// the right, as if the file system were that of a user namespace with these maps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountIdMap {
+    /// The maps of the mount itself.
+    Own(IdMaps),
+    /// The container's user namespace.
+    Container,
 }
 
 /// What is mounted.
@@ -138,8 +152,14 @@ fn plan_one(mount: &Mount, bundle: &Path) -> Result<PlannedMount> {
         value: destination.display().to_string(),
         reason,
     };
-    let options = options::parse(mount.options().as_deref().unwrap_or_default())
-        .map_err(|_| invalid("id-mapped mounts are not supported"))?;
+    let options = options::parse(mount.options().as_deref().unwrap_or_default());
+    let uid_maps = mount.uid_mappings().as_deref().unwrap_or_default();
+    let gid_maps = mount.gid_mappings().as_deref().unwrap_or_default();
+    let id_map = match (options.id_map, uid_maps.is_empty()) {
+        (_, false) => Some(MountIdMap::Own(namespaces::id_maps(uid_maps, gid_maps))),
+        (Some(_), true) => Some(MountIdMap::Container),
+        (None, true) => None,
+    };
     let kind = mount.typ().as_deref().unwrap_or_default();
     let bind = options.bind.or((kind == "bind").then_some(Depth::One));
     let source = match (bind, kind) {
@@ -163,46 +183,109 @@ fn plan_one(mount: &Mount, bundle: &Path) -> Result<PlannedMount> {
             }
         }
     };
+    if id_map.is_some() && !matches!(source, Source::Bind { .. }) {
+        return Err(invalid("only a bind mount can be id-mapped").into());
+    }
     Ok(PlannedMount {
         destination,
         source,
         options,
+        id_map,
     })
 }
 
 /// Detached copies of the sources of bind mounts, by the index of their mount.
 pub type Sources = BTreeMap<usize, OwnedFd>;
 
-/// Copies the sources of all bind mounts as this process sees them, for one that is root in a user namespace only: it is a stranger to
-/// the host's directories and may not pass through those that are closed to strangers.
+/// Copies sources of bind mounts as this process sees them: those that are to be id-mapped, which takes the right to change the mounted
+/// file system, and with a user namespace all of them. Who is root in one only is a stranger to the host's directories and may not pass
+/// through those that are closed to strangers.
 ///
 /// The copies are slaves of the host's mounts, as everything is in a mount namespace that belongs to another user namespace. Kernels
 /// that cannot do this (before Linux 5.12) get none; there the sources must be reachable for the mapped root.
 ///
 /// # Errors
-/// A source is not there.
-pub fn open_sources(mounts: &[PlannedMount]) -> Result<Sources> {
+/// A source is not there, or cannot be id-mapped.
+pub fn open_sources(
+    mounts: &[PlannedMount],
+    namespaces: &NamespacePlan,
+    joined: &[Opened],
+) -> Result<Sources> {
+    let all = namespaces.has(Namespaces::USER);
     let slave = AttributeChange {
         propagation: Some(Propagation::Slave),
         ..AttributeChange::default()
     };
     let mut sources = Sources::new();
+    let mut copies = true;
     for (index, planned) in mounts.iter().enumerate() {
         let Source::Bind { path, depth } = &planned.source else {
             continue;
         };
+        if planned.id_map.is_none() && !(all && copies) {
+            continue;
+        }
         let from = open_source(path, planned)?;
         let copied = mount::clone_at(&from, *depth).and_then(|tree| {
             mount::set_attributes(&tree, &slave, Depth::Recursive)?;
             Ok(tree)
         });
-        match copied {
-            Ok(tree) => drop(sources.insert(index, tree)),
-            Err(error) if error.is_missing() => return Ok(Sources::new()),
-            Err(error) => Err(error).while_doing(|| format!("copy the mount {}", path.display()))?,
+        match (copied, &planned.id_map) {
+            (Ok(tree), id_map) => {
+                if let Some(id_map) = id_map {
+                    map_ids(&tree, planned, id_map, namespaces, joined)?;
+                }
+                sources.insert(index, tree);
+            }
+            (Err(error), None) if error.is_missing() => {
+                copies = false;
+                sources.clear();
+            }
+            (Err(error), _) => Err(error).while_doing(|| format!("copy the mount {}", path.display()))?,
         }
     }
     Ok(sources)
+}
+
+/// Maps the owners of a copy that nobody can see yet.
+fn map_ids(
+    tree: &OwnedFd,
+    planned: &PlannedMount,
+    id_map: &MountIdMap,
+    namespaces: &NamespacePlan,
+    joined: &[Opened],
+) -> Result<()> {
+    let shown = planned.destination.display();
+    let made = match (id_map, &namespaces.id_maps) {
+        (MountIdMap::Own(maps), _) | (MountIdMap::Container, Some(maps)) => {
+            Some(namespaces::user_namespace_of(maps)?)
+        }
+        (MountIdMap::Container, None) => None,
+    };
+    let user = joined.iter().find(|opened| opened.kind == Namespaces::USER);
+    let namespace = made.as_ref().or(user.map(|user| &user.fd));
+    let Some(namespace) = namespace else {
+        return Err(SpecError::Invalid {
+            field: "mounts.options".to_owned(),
+            value: shown.to_string(),
+            reason: "idmap without uidMappings and gidMappings takes those of a user namespace, and there is none",
+        }
+        .into());
+    };
+    let change = AttributeChange {
+        set: Attributes::ID_MAPPED,
+        id_map: Some(namespace.as_fd()),
+        ..AttributeChange::default()
+    };
+    let depth = planned.options.id_map.unwrap_or(Depth::One);
+    mount::set_attributes(tree, &change, depth).map_err(|source| Error::System {
+        action: if source.errno == Errno::INVAL {
+            format!("map the ids of mount {shown}: its file system (or this kernel) has no id-mapped mounts")
+        } else {
+            format!("map the ids of mount {shown} (needs Linux 5.12)")
+        },
+        source,
+    })
 }
 
 fn open_source(source: &Path, planned: &PlannedMount) -> Result<OwnedFd> {
@@ -245,7 +328,12 @@ fn bind(
     tree: Option<&OwnedFd>,
 ) -> Result<OwnedFd> {
     // The copy only where there is no other way: what this namespace copies by itself keeps the attributes that the host has locked.
-    let (from, is_copy) = match (fd::open_path(source), tree) {
+    let opened = match planned.id_map {
+        // The mapped copy is the only one with the right owners.
+        Some(_) => Err(croze_sys::Error::new("open", Errno::ACCESS)),
+        None => fd::open_path(source),
+    };
+    let (from, is_copy) = match (opened, tree) {
         (Err(error), Some(tree)) if matches!(error.errno, Errno::ACCESS | Errno::PERM) => {
             let tree = tree.try_clone().map_err(|source| Error::File {
                 action: "take over the copy of",

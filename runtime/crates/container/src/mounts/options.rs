@@ -11,6 +11,8 @@ pub struct MountOptions {
     pub own: Change,
     /// Attributes of the mount and of all below it (`rro` and its like).
     pub recursive: Change,
+    /// Whether owners are mapped (`idmap`, `ridmap`), and how deep.
+    pub id_map: Option<Depth>,
     /// Changes of propagation, in order.
     pub propagation: Vec<(Propagation, Depth)>,
     /// What the image has at the destination is copied into the new tmpfs (`tmpcopyup`).
@@ -54,14 +56,6 @@ impl Change {
             attribute
         });
     }
-}
-
-/// An option that this runtime knows but does not act on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("mount option {option:?} is not supported")]
-pub struct UnsupportedOption {
-    /// The option.
-    pub option: String,
 }
 
 enum Meaning {
@@ -114,6 +108,8 @@ pub fn known_options() -> Vec<String> {
     let others = [
         "bind",
         "rbind",
+        "idmap",
+        "ridmap",
         "tmpcopyup",
         "sync",
         "dirsync",
@@ -149,10 +145,7 @@ pub fn propagation(name: &str) -> Option<(Propagation, Depth)> {
 }
 
 /// Reads the options of one mount.
-///
-/// # Errors
-/// An option that would have to be acted on and is not.
-pub fn parse(options: &[String]) -> Result<MountOptions, UnsupportedOption> {
+pub fn parse(options: &[String]) -> MountOptions {
     let mut parsed = MountOptions::default();
     for option in options {
         if let Some(change) = propagation(option) {
@@ -166,18 +159,15 @@ pub fn parse(options: &[String]) -> Result<MountOptions, UnsupportedOption> {
                 "bind" => parsed.bind = Some(Depth::One),
                 "rbind" => parsed.bind = Some(Depth::Recursive),
                 "tmpcopyup" => parsed.copy_up = true,
-                "idmap" | "ridmap" => {
-                    return Err(UnsupportedOption {
-                        option: option.clone(),
-                    });
-                }
+                "idmap" => parsed.id_map = Some(Depth::One),
+                "ridmap" => parsed.id_map = Some(Depth::Recursive),
                 "" => {}
                 known if IGNORED.contains(&known) => {}
                 _ => parsed.data.push(option.clone()),
             }
         }
     }
-    Ok(parsed)
+    parsed
 }
 
 fn recursive(option: &str) -> Option<&'static (&'static str, Meaning)> {
@@ -201,7 +191,7 @@ mod tests {
 
     fn parsed(options: &[&str]) -> MountOptions {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        parse(&options).expect("supported")
+        parse(&options)
     }
 
     #[test]
@@ -249,13 +239,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_done_is_refused() {
-        assert_eq!(
-            parse(&["idmap".to_owned()]),
-            Err(UnsupportedOption {
-                option: "idmap".to_owned()
-            })
-        );
+    fn owners_are_mapped_for_one_mount_or_for_all() {
+        assert_eq!(parsed(&["rbind", "idmap"]).id_map, Some(Depth::One));
+        assert_eq!(parsed(&["rbind", "ridmap"]).id_map, Some(Depth::Recursive));
         assert!(known_options().contains(&"rro".to_owned()));
     }
 }

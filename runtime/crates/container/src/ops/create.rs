@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use croze_cgroups::Cgroup;
-use croze_sys::clone::Namespaces;
 use croze_sys::socket;
 use oci_spec::runtime::{Hooks, Spec};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -332,6 +331,7 @@ impl Parts<'_> {
         let (socket, child_end) =
             protocol::pair().while_doing(|| "talk to the container's process".to_owned())?;
         let (console, master_receiver) = self.console.split();
+        let sources = mounts::open_sources(&self.plan.root.mounts, &self.plan.namespaces, &self.joined)?;
         let inherited = Inherited {
             socket: child_end,
             gate,
@@ -339,11 +339,7 @@ impl Parts<'_> {
             joined: self.joined,
             doors: cgroup.doors()?,
             cgroups: CgroupView::new(self.plan.cgroup.directories()),
-            sources: if self.plan.namespaces.has(Namespaces::USER) {
-                mounts::open_sources(&self.plan.root.mounts)?
-            } else {
-                mounts::Sources::new()
-            },
+            sources,
             hook_state,
         };
         let unified = cgroup.open_unified()?;
@@ -378,7 +374,7 @@ fn remove_without_lock(directory: &Path, cgroup: Cgroup, error: Error) -> Error 
 
 fn set_up(plan: &Plan, child: &Child, state: &HookState) -> Result<()> {
     child.set_up(plan.namespaces.id_maps.as_ref(), &plan.process)?;
-    child.until_ready(plan.hooks.as_ref(), state)
+    child.until_ready(plan.hooks.as_ref(), state, plan.process.listener.as_ref())
 }
 
 /// Makes the fifos that init waits at and explains itself through, and opens them for it.

@@ -6,6 +6,7 @@ use croze_cgroups::Cgroup;
 use croze_sys::Errno;
 use croze_sys::caps::Set;
 use croze_sys::clone::{CloneRequest, Cloned, Namespaces};
+use croze_sys::sched;
 use croze_sys::signal::SignalFd;
 use oci_spec::runtime::{Process, Spec};
 
@@ -47,6 +48,7 @@ pub fn exec(request: &ExecRequest, warn: Warn<'_>) -> Result<i32> {
         request.attachment,
     )?;
     let target = target(&spec, &record)?;
+    let init_pid = target.pid;
     let (console, receiver) = console.split();
     let (socket, child_end) = protocol::pair().while_doing(|| "talk to the process".to_owned())?;
     let cgroup = cgroup(&record, &request.cgroups)?;
@@ -62,9 +64,10 @@ pub fn exec(request: &ExecRequest, warn: Warn<'_>) -> Result<i32> {
     let (child, receiver) = launch(&plan, &inherited, held, cgroup.open_unified()?.as_ref(), &inner)?;
     // The child's end must be the child's alone: its closing is how we hear of the end.
     drop(inherited);
+    let state = HookState::of(&record, "running", init_pid);
     let started = child
         .set_up(None, &plan)
-        .and_then(|()| child.until_ready(None, &HookState::of(&record, "running", child.pid)))
+        .and_then(|()| child.until_ready(None, &state, plan.listener.as_ref()))
         .and_then(|()| receiver.as_ref().map(console::receive_master).transpose())
         .and_then(|master| {
             tell_caller(
@@ -232,6 +235,16 @@ fn launch(
     unified: Option<&std::os::fd::OwnedFd>,
     inner: &dyn Fn() -> Result<Option<std::os::fd::OwnedFd>>,
 ) -> Result<(Child, Option<std::os::fd::OwnedFd>)> {
+    // What the new process inherits for its way to the cgroup; this one goes back to what it had.
+    let own_cpus = match &plan.scheduling.first_cpus {
+        Some(cpus) => {
+            let action = || "set process.execCPUAffinity.initial".to_owned();
+            let own = sched::affinity().while_doing(action)?;
+            sched::set_affinity(cpus).while_doing(action)?;
+            Some(own)
+        }
+        None => None,
+    };
     let mut birthplaces = inherited.target.birthplaces()?;
     let born = Birthplace::enter(&NamespacePlan::default(), &mut birthplaces)?;
     let request = CloneRequest {
@@ -255,6 +268,9 @@ fn launch(
         }
         Cloned::Parent { pid, pidfd } => {
             born.leave()?;
+            if let Some(own) = own_cpus {
+                sched::set_affinity(&own).while_doing(|| "go back to the own CPUs".to_owned())?;
+            }
             let (socket, receiver) = held;
             Ok((Child { pid, pidfd, socket }, receiver))
         }

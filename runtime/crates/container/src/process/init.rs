@@ -126,7 +126,7 @@ pub fn run(plan: &Plan, inherited: &Inherited) -> ! {
     let Some(proc) = &init.proc else {
         fail(&inherited.socket, "prepare the process", "there is no /proc")
     };
-    let command = match last::prepare(&plan.process, proc) {
+    let command = match last::prepare(&plan.process, proc, &inherited.socket) {
         Ok(command) => command,
         Err(LastError::Command(error)) => fail(&inherited.socket, "find the command", &error.to_string()),
         Err(LastError::Step(error)) => fail(&inherited.socket, "prepare the process", &chain(&error)),

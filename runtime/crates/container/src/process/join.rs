@@ -111,7 +111,7 @@ pub struct Inherited {
 pub fn run(plan: &ProcessPlan, inherited: &Inherited) -> ! {
     let command = match enter(plan, inherited)
         .map_err(LastError::Step)
-        .and_then(|proc| last::prepare(plan, &proc))
+        .and_then(|proc| last::prepare(plan, &proc, &inherited.socket))
     {
         Ok(command) => command,
         Err(LastError::Command(error)) => fail(&inherited.socket, "find the command", &error.to_string()),
@@ -134,6 +134,7 @@ pub fn run(plan: &ProcessPlan, inherited: &Inherited) -> ! {
 /// Becomes a process of the container; returns the host's procfs.
 fn enter(plan: &ProcessPlan, inherited: &Inherited) -> Result<OwnedFd> {
     inherited.doors.enter()?;
+    plan.scheduling.take_last_cpus()?;
     inherited
         .socket
         .wait_for(ToChild::Proceed)

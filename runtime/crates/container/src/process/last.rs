@@ -13,7 +13,7 @@
 //!   └ filter (b)            otherwise: as late as possible, so that it need not allow any of the above
 //! ```
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
 use croze_sys::{Errno, fd, process, seccomp, signal};
@@ -23,6 +23,7 @@ use crate::error::{Error, Result, While};
 use crate::limits::Limit;
 use crate::plan::ProcessPlan;
 use crate::process::command::{self, Command};
+use crate::process::protocol::{ChildEnd, ToParent};
 use crate::security;
 use crate::spec::SpecError;
 
@@ -34,20 +35,21 @@ const PASSWD_LIMIT: u64 = 1 << 20;
 ///
 /// # Errors
 /// What could not be taken on, and why; or that the command is not there.
-pub fn prepare(plan: &ProcessPlan, proc: &OwnedFd) -> Result<Command, LastError> {
+pub fn prepare(plan: &ProcessPlan, proc: &OwnedFd, parent: &ChildEnd) -> Result<Command, LastError> {
     signal::reset_for_exec().while_doing(|| "reset the signals".to_owned())?;
     let env = environment(plan);
     rustix::process::umask(Mode::from_raw_mode(plan.user.umask));
     pass_descriptors(plan.preserve_fds, proc)?;
     security::set_exec_labels(proc.as_fd(), &plan.labels)?;
     plan.limits.iter().try_for_each(Limit::take)?;
+    plan.scheduling.take()?;
     if let Some(personality) = plan.personality {
         process::set_personality(personality).while_doing(|| "set linux.personality".to_owned())?;
     }
     if plan.no_new_privileges {
         process::set_no_new_privileges().while_doing(|| "set process.noNewPrivileges".to_owned())?;
     } else {
-        load_filter(plan)?;
+        load_filter(plan, parent)?;
     }
     security::give_stdio(plan.user.uid);
     // A directory that only root may enter is entered now, one that only the user may enter afterwards.
@@ -65,7 +67,7 @@ pub fn prepare(plan: &ProcessPlan, proc: &OwnedFd) -> Result<Command, LastError>
     check_inside(&plan.cwd)?;
     let command = command::find(&plan.args, &env)?;
     if plan.no_new_privileges {
-        load_filter(plan)?;
+        load_filter(plan, parent)?;
     }
     Ok(command)
 }
@@ -161,21 +163,24 @@ fn check_inside(cwd: &Path) -> Result<()> {
     .into())
 }
 
-fn load_filter(plan: &ProcessPlan) -> Result<()> {
+/// Loads the filter. A listener's descriptor is named to the parent, which takes it out of here and hands it over: that is one
+/// `write`, which no profile may ask the listener about. It is closed by `execve`.
+fn load_filter(plan: &ProcessPlan, parent: &ChildEnd) -> Result<()> {
     let Some(program) = &plan.seccomp else {
         return Ok(());
     };
-    if program.listener {
-        return Err(Error::Unsupported {
-            what: "seccomp notification (SCMP_ACT_NOTIFY)",
-        });
-    }
     match seccomp::load(&program.filter, program.flags) {
+        Ok(None) => Ok(()),
+        Ok(Some(listener)) => parent
+            .send(&ToParent::Listening {
+                descriptor: listener.into_raw_fd(),
+            })
+            .while_doing(|| "hand over the listener of linux.seccomp".to_owned()),
         Err(error) if error.errno == Errno::INVAL && program.flags != 0 => Err(Error::System {
             action: "load linux.seccomp: one of its flags is not known to this kernel".to_owned(),
             source: error,
         }),
-        result => result.map(drop).while_doing(|| "load linux.seccomp".to_owned()),
+        Err(error) => Err(error).while_doing(|| "load linux.seccomp".to_owned()),
     }
 }
 

@@ -15,5 +15,6 @@ pub mod command;
 pub mod init;
 pub mod join;
 pub mod last;
+pub mod listener;
 pub mod parent;
 pub mod protocol;

@@ -20,6 +20,7 @@ use crate::ops::Warn;
 use crate::plan::{self, Plan, ProcessPlan};
 use crate::process::bootstrap;
 use crate::process::init::{self, Inherited};
+use crate::process::listener::Listener;
 use crate::process::protocol::{ParentEnd, ToChild, ToParent};
 use crate::state::Locked;
 
@@ -216,7 +217,12 @@ impl Child {
     ///
     /// # Errors
     /// A step of the child's, or a hook.
-    pub fn until_ready(&self, hooks: Option<&oci_spec::runtime::Hooks>, state: &HookState) -> Result<()> {
+    pub fn until_ready(
+        &self,
+        hooks: Option<&oci_spec::runtime::Hooks>,
+        state: &HookState,
+        listener: Option<&Listener>,
+    ) -> Result<()> {
         loop {
             match self.listen()? {
                 ToParent::AwaitHooks => {
@@ -228,6 +234,10 @@ impl Child {
                         hooks::run(hooks::of_kind(hooks, kind), kind, &state)?;
                     }
                     self.tell(ToChild::Proceed)?;
+                }
+                ToParent::Listening { descriptor } => {
+                    let listener = listener.ok_or_else(out_of_turn)?;
+                    listener.hand_over(self.pid, &self.pidfd, descriptor, state)?;
                 }
                 ToParent::Ready => return Ok(()),
                 ToParent::Failed { step, message } => return Err(Error::Init { step, message }),

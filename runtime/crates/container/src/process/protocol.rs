@@ -9,6 +9,7 @@
 //!     │◀───────────────────────── AwaitHooks ───┤ waits
 //!     │ prestart, createRuntime                 │
 //!     ├── Proceed ─────────────────────────────▶│ createContainer, console, root, identity, filter
+//!     │◀── Listening (the filter asks others) ──┤ goes on; the parent takes the descriptor and hands it over
 //!     │◀────────────────────────────── Ready ───┤
 //!     │                                         │ waits at its gate
 //!     ├── Start (the gate is this socket) ─────▶│ startContainer, execve
@@ -43,6 +44,11 @@ pub enum ToChild {
 pub enum ToParent {
     /// The hooks that run on the host are due.
     AwaitHooks,
+    /// A filter is loaded that has a listener, which is this descriptor of the child's.
+    Listening {
+        /// Its number in the child.
+        descriptor: i32,
+    },
     /// Everything is done but the command.
     Ready,
     /// A step failed; the child ends.
@@ -151,10 +157,11 @@ impl ToChild {
 }
 
 impl ToParent {
-    /// One letter; for a failure the step, a NUL, and the explanation.
+    /// One letter; for a listener its number (little endian), for a failure the step, a NUL, and the explanation.
     fn encode(&self) -> Vec<u8> {
         match self {
             Self::AwaitHooks => vec![b'h'],
+            Self::Listening { descriptor } => [b"l", &descriptor.to_le_bytes()[..]].concat(),
             Self::Ready => vec![b'r'],
             Self::Failed { step, message } => {
                 let mut bytes = format!("f{step}\0{message}").into_bytes();
@@ -167,6 +174,9 @@ impl ToParent {
     fn decode(tag: u8, rest: &[u8]) -> Option<Self> {
         match (tag, rest) {
             (b'h', []) => Some(Self::AwaitHooks),
+            (b'l', number) => Some(Self::Listening {
+                descriptor: i32::from_le_bytes(number.try_into().ok()?),
+            }),
             (b'r', []) => Some(Self::Ready),
             (b'f', text) => {
                 let text = String::from_utf8_lossy(text);
@@ -196,7 +206,12 @@ mod tests {
             step: "mounts".to_owned(),
             message: "no room: ENOSPC".to_owned(),
         };
-        for message in [ToParent::AwaitHooks, ToParent::Ready, failed] {
+        for message in [
+            ToParent::AwaitHooks,
+            ToParent::Listening { descriptor: 7 },
+            ToParent::Ready,
+            failed,
+        ] {
             child.send(&message).expect("sent");
             assert_eq!(parent.receive().expect("received"), Some(message));
         }

@@ -26,6 +26,15 @@ const RLIMITS: [&str; 16] = [
     "RLIMIT_RTPRIO",
     "RLIMIT_RTTIME",
 ];
+const POLICIES: [&str; 7] = [
+    "SCHED_OTHER",
+    "SCHED_FIFO",
+    "SCHED_RR",
+    "SCHED_BATCH",
+    "SCHED_ISO",
+    "SCHED_IDLE",
+    "SCHED_DEADLINE",
+];
 const ACTIONS: [&str; 9] = [
     "SCMP_ACT_KILL",
     "SCMP_ACT_KILL_THREAD",
@@ -116,6 +125,21 @@ pub(super) fn process(value: &mut Value) -> Result<Vec<String>, SpecError> {
                 }
                 is_known
             });
+        }
+    }
+    if let Some(scheduler) = object_mut(process, "scheduler") {
+        let reason = "there is no such policy";
+        known(
+            "process.scheduler.policy",
+            scheduler.get("policy"),
+            &POLICIES,
+            reason,
+        )?;
+        for flag in array_mut(scheduler, "flags") {
+            // The types spell this one in their own way.
+            if flag == "SCHED_FLAG_DL_OVERRUN" {
+                *flag = Value::String("SCHED_FLAG_D_L_OVERRUN".to_owned());
+            }
         }
     }
     for limit in array_mut(process, "rlimits") {

@@ -118,12 +118,7 @@ pub fn validate_process(process: &Process) -> Result<(), SpecError> {
             "it must be between -1000 and 1000",
         ));
     }
-    let unsupported = [
-        ("process.scheduler", process.scheduler().is_some()),
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
-    ];
-    refuse_unsupported(&unsupported)
+    Ok(())
 }
 
 fn validate_mount(mount: &Mount) -> Result<(), SpecError> {
@@ -144,12 +139,17 @@ fn validate_mount(mount: &Mount) -> Result<(), SpecError> {
             "it must not contain \"..\"",
         ));
     }
-    let maps = mount.uid_mappings().as_deref().unwrap_or_default().len()
-        + mount.gid_mappings().as_deref().unwrap_or_default().len();
-    if maps > 0 {
-        return Err(SpecError::Unsupported {
-            field: "mounts.uidMappings and mounts.gidMappings",
-        });
+    let uid_maps = mount.uid_mappings().as_deref().unwrap_or_default();
+    let gid_maps = mount.gid_mappings().as_deref().unwrap_or_default();
+    if uid_maps.is_empty() != gid_maps.is_empty() {
+        return Err(invalid_path(
+            "mounts",
+            destination,
+            "uidMappings and gidMappings go together",
+        ));
+    }
+    for (field, maps) in [("mounts.uidMappings", uid_maps), ("mounts.gidMappings", gid_maps)] {
+        maps.iter().try_for_each(|map| validate_id_map(field, map))?;
     }
     Ok(())
 }
@@ -214,7 +214,6 @@ fn validate_linux(linux: &Linux, hostname: bool, domainname: bool) -> Result<(),
     }
     refuse_unsupported(&[
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
         (
             "linux.netDevices",
             linux
