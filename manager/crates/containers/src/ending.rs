@@ -26,6 +26,23 @@ impl Containers {
     /// Sees to it that a container that does not run according to its record has no shim and no process any more: one that was never started is
     /// discarded, one that is about to leave is waited for.
     pub(crate) async fn put_away(&self, container: &Container) -> Result<()> {
+        match self.put_away_shim(container).await {
+            // It left while it was asked.
+            Err(ContainersError::Shim { .. }) if self.shim_is_gone(container).await => {
+                self.put_away_orphan(container).await
+            }
+            other => other,
+        }
+    }
+
+    /// Whether no shim is there (any more).
+    pub(crate) async fn shim_is_gone(&self, container: &Container) -> bool {
+        let run_dir = self.run_dir(&container.id);
+        let dialled = Link::dial(&run_dir, container.name.as_str()).await;
+        matches!(dialled, Err(DialError::Absent)) && !observe::shim_lives(&run_dir, &container.id)
+    }
+
+    async fn put_away_shim(&self, container: &Container) -> Result<()> {
         let run_dir = self.run_dir(&container.id);
         let mut link = match Link::dial(&run_dir, container.name.as_str()).await {
             Ok(link) => link,
@@ -44,9 +61,43 @@ impl Containers {
         if link.status().await.is_ok_and(|s| s.phase() == Phase::Running) {
             // A start that nobody recorded. From now on every verb sees that it runs.
             self.reconcile(container).await?;
-            return Err(wrong_state(&self.get(&container.id)?, "stop it first"));
+            let advice = match container.state {
+                State::Dead { .. } => "what it ran still runs: remove it by force",
+                _ => "stop it first",
+            };
+            return Err(wrong_state(&self.get(&container.id)?, advice));
         }
         self.await_end(container, link).await
+    }
+
+    /// Kills what runs under a container whose record cannot be read: such a one is `Dead`, and yet its process may live. To be called before
+    /// [`Containers::remove`] when the user insists.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainersError::NotFound`], [`ContainersError::StillRunning`], [`ContainersError::Shim`] if the shim does not answer.
+    pub async fn end_unrecorded(&self, id: &ContainerId) -> Result<()> {
+        let container = self.get(id)?;
+        match Link::dial(&self.run_dir(id), container.name.as_str()).await {
+            Ok(mut link) => match link.status().await?.phase() {
+                Phase::Running => {
+                    let kill = wire::Signal {
+                        number: SIGKILL,
+                        exec_id: String::new(),
+                    };
+                    match link.ask(request::Body::Signal(kill)).await {
+                        // It ended by itself.
+                        Err(error) if !is_conflict(&error) => return Err(error),
+                        _ => {}
+                    }
+                    self.await_end(&container, link).await
+                }
+                _ => Ok(()),
+            },
+            // What a dead shim left, the removal itself puts away.
+            Err(DialError::Absent) => Ok(()),
+            Err(DialError::Unusable(reason)) => Err(shim_trouble(&container, reason)),
+        }
     }
 
     /// The shim is dead: what it left is the runtime's to delete, if there is anything.

@@ -85,6 +85,15 @@ impl Inner {
                 .map(|c| (c.name.to_string(), c.id.to_string()))
                 .collect())
         })?;
+        let is_held = |name: &str, holder: &str| {
+            listed
+                .records
+                .iter()
+                .any(|c| c.name.as_str() == name && c.id.as_str() == holder)
+        };
+        if let Err(error) = names.retain(is_held) {
+            tracing::warn!(%error, "names of containers whose records are lost may stay taken");
+        }
         let lost: Vec<Container> = listed
             .unreadable
             .iter()
@@ -232,7 +241,7 @@ impl Inner {
         }
         self.names.reserve(name.as_str(), id.as_str())??;
         if let Err(error) = self.records.save_when(&container, container.request.durable()) {
-            self.names.release(name.as_str(), id.as_str())?;
+            self.release_name(&container);
             return Err(error.into());
         }
         self.entries().insert(id.clone(), Entry::new(container));
@@ -316,8 +325,7 @@ impl Inner {
             .remove_when(container.id.as_str(), container.request.durable())?;
         // Before the lock is given back: a change that waits for it must not write the record again.
         self.entries().remove(&container.id);
-        self.names
-            .release(container.name.as_str(), container.id.as_str())?;
+        self.release_name(container);
         for dir in [
             self.settings.container_dir(&container.id),
             self.settings.bundle_path(&container.id),
@@ -328,6 +336,16 @@ impl Inner {
             }
         }
         Ok(())
+    }
+}
+
+impl Inner {
+    /// Gives a name back. The records say who has it: an index that cannot be written now (a full disk) is filled from them before it is
+    /// believed again, so its failure is no reason to fail.
+    fn release_name(&self, container: &Container) {
+        if let Err(error) = self.names.release(container.name.as_str(), container.id.as_str()) {
+            tracing::warn!(container = container.id.short(), %error, "the index does not know yet that a name is free");
+        }
     }
 }
 
@@ -417,6 +435,11 @@ fn lost_container(settings: &Settings, record: &Unreadable) -> Option<Container>
     if !settings.container_dir(&id).exists() {
         return None;
     }
+    tracing::warn!(
+        container = id.as_str(),
+        reason = record.reason,
+        "its record cannot be read: it can only be removed"
+    );
     Some(Container {
         name: fallback_name(&id).ok()?,
         id,

@@ -166,12 +166,19 @@ impl From<ContainersError> for Error {
                 "a process in uninterruptible sleep cannot be killed: look at the storage it waits for",
             ),
             E::File { call, path, source } => {
+                let full = croze_store::is_full(&source);
                 let kind = match source.kind() {
-                    io::ErrorKind::StorageFull => ErrorKind::ResourceExhausted,
+                    _ if full => ErrorKind::ResourceExhausted,
                     io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
                     _ => ErrorKind::Internal,
                 };
-                Error::new(kind, "files", format!("cannot {call} {}", path.display())).because(source)
+                let what = format!("cannot {call} {}", path.display());
+                let error = Error::new(kind, "files", what).because(source);
+                if full {
+                    error.hint(croze_store::full_disk_advice(&path))
+                } else {
+                    error
+                }
             }
             E::Store(store) => store.into(),
         }

@@ -103,8 +103,11 @@ pub(crate) fn exit_record(settings: &Settings, container: &Container) -> Option<
         settings.exit_path(&container.id),
         settings.bundle_path(&container.id).join("exit.json"),
     ];
-    let bytes = places.iter().find_map(|path| fs::read(path).ok())?;
-    let record: ExitRecord = serde_json::from_slice(&bytes).ok()?;
+    // A damaged one says nothing; the other may.
+    let record: ExitRecord = places
+        .iter()
+        .filter_map(|path| fs::read(path).ok())
+        .find_map(|bytes| serde_json::from_slice(&bytes).ok())?;
     Some(LastRun {
         was_started: record.started.is_some(),
         status: ExitStatus {

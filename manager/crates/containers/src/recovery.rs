@@ -239,7 +239,10 @@ impl Containers {
             match failed_start {
                 Some(code) => status.code = code,
                 // Discarded: it is what it was before it was prepared.
-                None if !was_started => return,
+                None if !was_started => {
+                    containers.tell(Event::TakenBack { id });
+                    return;
+                }
                 None => {}
             }
             match containers.ended(&id, run, status).await {
@@ -296,9 +299,11 @@ impl Containers {
             return Some(last);
         }
         launch::delete(&self.inner.settings, id.as_str()).await;
+        // Without a record of its start it was prepared at most: a shim whose runtime failed leaves no exit record.
+        let was_started = container.state.is_running();
         Some(LastRun {
             status: unknown_end(),
-            was_started: true,
+            was_started,
         })
     }
 

@@ -48,6 +48,9 @@ pub struct CreateRequest {
     pub read_only: bool,
     /// The engine removes the container when it has ended.
     pub auto_remove: bool,
+    /// Its client starts it next: if it goes away before, a container that removes itself is removed.
+    #[serde(default)]
+    pub start_follows: bool,
     /// Free pairs.
     pub labels: BTreeMap<String, String>,
     /// Signal of `stop`, name or number; `None`: the image's, else SIGTERM.

@@ -446,7 +446,14 @@ impl Containers {
                     number,
                     exec_id: String::new(),
                 };
-                link.ask(request::Body::Signal(signal)).await.map(|_| ())
+                match link.ask(request::Body::Signal(signal)).await {
+                    Ok(_) => Ok(()),
+                    // It left between the two: its container has ended.
+                    Err(ContainersError::Shim { .. }) if self.shim_is_gone(container).await => {
+                        Err(wrong_state(container, "it must run"))
+                    }
+                    Err(error) => Err(error),
+                }
             }
             Err(_) => match &container.state {
                 State::Running { process } if observe::signal(process, number) => Ok(()),

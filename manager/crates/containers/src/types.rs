@@ -55,6 +55,11 @@ pub enum Event {
         /// The request asks for its removal.
         auto_remove: bool,
     },
+    /// It was prepared, never started, and is as it was before; its rootfs is no longer in use.
+    TakenBack {
+        /// Which one.
+        id: ContainerId,
+    },
     /// Its record is gone.
     Removed {
         /// Which one.

@@ -77,26 +77,20 @@ impl ContentError {
 
 impl From<ContentError> for Error {
     fn from(error: ContentError) -> Self {
-        const FULL: &str = "free some space on the disk of the daemon's root directory";
         let what = error.to_string();
         match error {
-            ContentError::File { source, .. }
-                if matches!(
-                    source.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-                ) =>
-            {
+            ContentError::File { path, source, .. } if croze_store::is_full(&source) => {
                 Error::new(ErrorKind::ResourceExhausted, "store", what)
                     .because(source)
-                    .hint(FULL)
+                    .hint(croze_store::full_disk_advice(&path))
             }
             ContentError::File { source, .. } => {
                 Error::new(ErrorKind::Internal, "store", what).because(source)
             }
-            ContentError::Directory { source, .. } if source.is_full() => {
+            ContentError::Directory { path, source } if source.is_full() => {
                 Error::new(ErrorKind::ResourceExhausted, "store", what)
                     .because(source)
-                    .hint(FULL)
+                    .hint(croze_store::full_disk_advice(&path))
             }
             ContentError::Directory { source, .. } => {
                 Error::new(ErrorKind::Internal, "store", what).because(source)

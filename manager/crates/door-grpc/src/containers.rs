@@ -13,7 +13,7 @@ use croze_proto::v1::containers_server::Containers;
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{decode, encode, status, streams};
+use crate::{decode, encode, presence, status, streams};
 
 /// The service.
 #[derive(Debug)]
@@ -42,9 +42,10 @@ impl Containers for Door {
         &self,
         request: Request<v1::CreateContainerRequest>,
     ) -> Result<Response<v1::CreateContainerResponse>, Status> {
+        let client_gone = presence::gone(&request);
         let created = self
             .engine
-            .create(decode::create(request.into_inner())?)
+            .create_for(decode::create(request.into_inner())?, client_gone)
             .await
             .map_err(refuse)?;
         Ok(Response::new(v1::CreateContainerResponse {

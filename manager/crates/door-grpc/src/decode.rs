@@ -41,6 +41,7 @@ pub(crate) fn create(message: v1::CreateContainerRequest) -> Result<CreateReques
         cap_drop: message.cap_drop,
         read_only: message.read_only,
         auto_remove: message.auto_remove,
+        start_follows: message.start_follows,
         labels: message.labels.into_iter().collect(),
         stop_signal: given(message.stop_signal),
         stop_timeout: message

@@ -16,6 +16,7 @@ mod decode;
 mod encode;
 mod images;
 mod options;
+mod presence;
 mod status;
 mod streams;
 mod system;
@@ -61,6 +62,6 @@ pub async fn serve(
         .add_service(ImagesServer::new(images::Door::new(engine.clone())))
         .add_service(ContainersServer::new(containers::Door::new(engine.clone())))
         .add_service(SystemServer::new(system::Door::new(engine)))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+        .serve_with_incoming_shutdown(presence::watched(UnixListenerStream::new(listener)), shutdown)
         .await
 }

@@ -87,6 +87,7 @@ impl Engine {
                 Ok(engine.containers().prepare(&id, &rootfs).await?)
             }
             .await;
+            let result = result.map_err(|error| engine.name_full_disk(error));
             if result.is_err() {
                 engine.waiting().over(&id);
                 engine.settle(&id).await;

@@ -7,6 +7,8 @@
 //! | make the snapshot | remove it |
 //! | store the record, which takes the name | none: it is the last step, and gives the name back itself when it fails |
 
+use std::future::Future;
+
 use croze_containers::{ContainersError, CreateRequest, Created, ImageFacts};
 use croze_images::ImageDetails;
 use croze_model::{ContainerId, Error, ErrorKind, Platform, Result};
@@ -15,6 +17,7 @@ use croze_store::Durable;
 use crate::engine::{Engine, blocking, complete};
 use crate::events::EventKind;
 use crate::undo::Undo;
+use crate::waiting::WaitingClient;
 use crate::{hello, names};
 
 /// So many made-up names are tried before the machine is declared full of containers.
@@ -26,8 +29,33 @@ impl Engine {
     /// # Errors
     /// `NotFound` if the image is not on this machine, `AlreadyExists` if the name is taken, `InvalidArgument` for what cannot be run.
     pub async fn create(&self, request: CreateRequest) -> Result<Created> {
+        self.create_for(request, std::future::pending()).await
+    }
+
+    /// As [`Engine::create`], for a client that is gone when `client_gone` ends. If it has said that it starts the container next and goes away
+    /// before, a container that removes itself is removed.
+    ///
+    /// # Errors
+    /// As [`Engine::create`].
+    pub async fn create_for(
+        &self,
+        request: CreateRequest,
+        client_gone: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Created> {
         let engine = self.clone();
-        complete(async move { engine.create_to_the_end(request).await }).await
+        complete(async move {
+            let is_bound = request.start_follows && request.auto_remove;
+            let created = engine.create_to_the_end(request).await?;
+            if is_bound {
+                let client = WaitingClient::new(&engine, &created.id);
+                tokio::spawn(async move {
+                    client_gone.await;
+                    drop(client);
+                });
+            }
+            Ok(created)
+        })
+        .await
     }
 
     async fn create_to_the_end(&self, request: CreateRequest) -> Result<Created> {

@@ -188,6 +188,22 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Runtime and shim say that a disk is full in words of their own, which name neither the file system nor how full it is.
+    pub(crate) fn name_full_disk(&self, error: Error) -> Error {
+        const WORDS: [&str; 2] = ["no space left on device", "disk quota exceeded"];
+        let said = error.one_line().to_ascii_lowercase();
+        if error.advice().is_some() || !WORDS.iter().any(|words| said.contains(words)) {
+            return error;
+        }
+        let settings = self.settings();
+        match croze_store::full_disk_among(&[&settings.run_root, &settings.root]) {
+            Some(advice) => error.hint(advice),
+            None => error,
+        }
+    }
+}
+
 /// The store's words, with the advice that fits a run root.
 fn run_root_taken(error: StoreError) -> Error {
     let taken = matches!(error, StoreError::Locked { .. });

@@ -85,6 +85,7 @@ impl Engine {
             State::Dead { reason } => Some(format!("container {} cannot be used: {reason}", container.name)),
             _ => None,
         }));
+        warnings.extend(self.images().unreadable().await?);
         let settings = self.settings();
         Ok(Info {
             containers: containers.len(),

@@ -96,7 +96,10 @@ impl Engine {
             if engine.containers().get(&id)?.state.is_running() {
                 return Ok(());
             }
-            let result = engine.start_locked(&id).await;
+            let result = engine
+                .start_locked(&id)
+                .await
+                .map_err(|e| engine.name_full_disk(e));
             // Whoever waited to start it waits no more, and must not keep what has ended from being cleaned up.
             engine.waiting().over(&id);
             if result.is_err() {
@@ -186,6 +189,8 @@ impl Engine {
                     return Err(still_running(&container));
                 }
                 engine.kill_and_wait(&id).await?;
+            } else if request.force && matches!(container.state, State::Dead { .. }) {
+                engine.containers().end_unrecorded(&id).await?;
             }
             engine.remove_locked(&container).await?;
             Ok(id)

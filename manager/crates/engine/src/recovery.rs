@@ -52,6 +52,8 @@ struct ObservedContainer {
     id: ContainerId,
     life: Life,
     auto_remove: bool,
+    /// It was made to be started next by a client that is gone with the former daemon.
+    start_follows: bool,
 }
 
 /// What recovery has to know of a container's state.
@@ -104,6 +106,9 @@ fn plan(observed: &Observed) -> Vec<Action> {
         let id = container.id.clone();
         match container.life {
             Life::Over if container.auto_remove => actions.push(Action::Remove(id)),
+            Life::Created if container.auto_remove && container.start_follows => {
+                actions.push(Action::Remove(id));
+            }
             Life::Created | Life::Over if observed.rootfs.contains(&id) => actions.push(Action::Unmount(id)),
             Life::Abandoned => actions.push(Action::TakeBack(id)),
             Life::Created | Life::Over | Life::Occupied | Life::Running => {}
@@ -238,6 +243,7 @@ impl Engine {
             id: container.id.clone(),
             life,
             auto_remove: container.request.auto_remove,
+            start_follows: container.request.start_follows,
         }
     }
 
@@ -309,6 +315,13 @@ async fn watch_ends(engine: Engine, mut ends: broadcast::Receiver<ContainerEvent
                 let engine = engine.clone();
                 tokio::spawn(async move { engine.ended(&id, status.code).await });
             }
+            Ok(ContainerEvent::TakenBack { id }) => {
+                let engine = engine.clone();
+                tokio::spawn(async move {
+                    let _lock = engine.locks().lock(&id).await;
+                    engine.settle(&id).await;
+                });
+            }
             Ok(ContainerEvent::Started { .. } | ContainerEvent::Removed { .. }) => {}
             Err(RecvError::Lagged(missed)) => {
                 tracing::warn!(missed, "events of containers were missed");
@@ -367,6 +380,7 @@ mod tests {
                     id: id(n),
                     life,
                     auto_remove,
+                    start_follows: false,
                 })
                 .collect(),
             traces: containers.iter().map(|&(n, ..)| id(n)).collect(),
@@ -441,6 +455,19 @@ mod tests {
                 "created, removes itself once run",
                 observed(&[(1, Life::Created, true)], &[1], &[]),
                 vec![],
+            ),
+            (
+                "created by a run that was cut off, removes itself",
+                Observed {
+                    containers: vec![ObservedContainer {
+                        id: id(1),
+                        life: Life::Created,
+                        auto_remove: true,
+                        start_follows: true,
+                    }],
+                    ..observed(&[], &[1], &[])
+                },
+                vec![Action::Remove(id(1))],
             ),
             (
                 "without its snapshot",

@@ -1,4 +1,4 @@
-//! Clients that are connected to a container and about to start it.
+//! Clients that are connected to a container and about to start it, or that have made it to start it next.
 //!
 //! While there is one, its prepared container is left alone; when the last one goes away without having started it, the container is taken
 //! back to where it was. A daemon that was ended knows no such client any more: its connections are gone.

@@ -6,6 +6,7 @@
     reason = "helpers fail and speak as the tests do that call them"
 )]
 
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,8 @@ use croze_engine::{
 };
 use croze_model::{Error, ErrorKind};
 use croze_snapshots::Snapshots;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::runtime::Runtime;
 
 const IMAGE: &str = "croze/hello";
@@ -72,6 +75,32 @@ fn names_in(dir: &Path) -> Vec<String> {
     entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect()
+}
+
+/// Waits for changes of a directory.
+struct Settled {
+    changes: Inotify,
+}
+
+impl Settled {
+    fn watch(dir: &Path) -> Self {
+        let changes = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap();
+        let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE;
+        changes.add_watch(dir, flags).unwrap();
+        Self { changes }
+    }
+
+    /// Looks again after each change, until `holds` or for twenty seconds.
+    fn until(&mut self, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !holds() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap();
+            let mut fds = [PollFd::new(self.changes.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut fds, timeout), Ok(1), "it did not come true");
+            self.changes.read_events().unwrap();
+        }
+    }
 }
 
 fn snapshots(dir: &Path) -> usize {
@@ -371,15 +400,7 @@ fn a_container_prepared_for_a_client_that_goes_away_is_taken_back() {
         };
         life.runtime.block_on(life.engine.attach(request)).unwrap().2
     };
-    let until = |life: &Life, holds: &dyn Fn() -> bool| {
-        life.runtime.block_on(async {
-            let deadline = Instant::now() + Duration::from_secs(20);
-            while !holds() {
-                assert!(Instant::now() < deadline, "it did not come true");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        });
-    };
+    let mut settled = Settled::watch(&dir.path().join("run/rootfs"));
     let stays = request("stays");
     let goes = CreateRequest {
         auto_remove: true,
@@ -394,11 +415,15 @@ fn a_container_prepared_for_a_client_that_goes_away_is_taken_back() {
         first.runtime.block_on(async { drop(one) });
         assert_eq!(mounted(), 1, "{name}: another client is still there");
         first.runtime.block_on(async { drop(two) });
-        until(&first, &|| mounted() == 0);
+        settled.until(|| mounted() == 0);
     }
-    until(&first, &|| {
-        first.engine.list(&ListRequest { all: true }).len() == 1
-    });
+    // Taking one back goes on after its root file system is unmounted; whoever removes it waits for that.
+    let gone = RemoveRequest {
+        container: "goes".to_owned(),
+        force: true,
+    };
+    let removed = first.runtime.block_on(first.engine.remove(gone));
+    assert_eq!(kind(removed), Some(ErrorKind::NotFound), "it removed itself");
     let state = |life: &Life| life.engine.list(&ListRequest { all: true })[0].state.clone();
     assert_eq!(state(&first), State::Created, "as if nobody had come");
 
@@ -408,7 +433,7 @@ fn a_container_prepared_for_a_client_that_goes_away_is_taken_back() {
     drop(stream);
     assert_eq!(mounted(), 1);
     let second = life_with(dir.path(), &oci, &shim).unwrap();
-    until(&second, &|| mounted() == 0);
+    settled.until(|| mounted() == 0);
     assert_eq!(state(&second), State::Created);
 }
 

@@ -188,10 +188,19 @@ impl From<ImageError> for Error {
         let what = error.to_string();
         let new = |kind, stage| Error::new(kind, stage, what);
         match error {
-            I::Record { source, .. } if source.is_full() => new(ErrorKind::ResourceExhausted, "record")
-                .because(source)
-                .hint("free some space on the disk of the daemon's root directory"),
-            I::Record { source, .. } => new(ErrorKind::Internal, "record").because(source),
+            I::Record { source, .. } => {
+                let kind = match &source {
+                    source if source.is_full() => ErrorKind::ResourceExhausted,
+                    StoreError::TooNew { .. } => ErrorKind::Unsupported,
+                    _ => ErrorKind::Internal,
+                };
+                let advice = source.advice();
+                let error = new(kind, "record").because(source);
+                match advice {
+                    Some(advice) => error.hint(advice),
+                    None => error,
+                }
+            }
             I::Unknown { name } => {
                 new(ErrorKind::NotFound, "resolve").hint(format!("pull it: croze pull {name}"))
             }

@@ -1,6 +1,7 @@
 //! One layer: what is here of it, and how it gets from the network or the blob into its directory. Everything here blocks.
 
 use std::io::{self, Read, Write as _};
+use std::path::Path;
 
 use bytes::Bytes;
 use croze_content::Ingest;
@@ -146,7 +147,7 @@ impl Inner {
     ) -> Result<(Option<StagedLayer>, Unpacked)> {
         if self.snapshots.layer(&layer.diff_id)?.is_some() {
             let (diff_id, archive_size) =
-                croze_layers::hash(source, Limits::default()).map_err(named(layer))?;
+                croze_layers::hash(source, Limits::default()).map_err(named(layer, None))?;
             let unpacked = Unpacked {
                 diff_id,
                 archive_size,
@@ -158,8 +159,9 @@ impl Inner {
             return Ok((None, unpacked));
         }
         let staged = self.snapshots.stage_layer()?;
-        let unpacked =
-            croze_layers::unpack(source, &staged.tree(), parents, Limits::default()).map_err(named(layer))?;
+        let tree = staged.tree();
+        let unpacked = croze_layers::unpack(source, &tree, parents, Limits::default())
+            .map_err(named(layer, Some(&tree)))?;
         Ok((Some(staged), unpacked))
     }
 
@@ -204,13 +206,17 @@ impl Inner {
     }
 }
 
-/// A layer's error with the layer it happened in.
-fn named(layer: &ImageLayer) -> impl FnOnce(LayerError) -> Error {
+/// A layer's error with the layer it happened in, and where the disk is full on which its tree was made: which one, while what was unpacked is
+/// still there.
+fn named(layer: &ImageLayer, tree: Option<&Path>) -> impl FnOnce(LayerError) -> Error {
     let what = format!("cannot unpack layer {}", layer.blob);
     move |error| {
+        let is_full = matches!(&error, LayerError::File { source, .. } | LayerError::Target { source, .. }
+            if croze_store::is_full(source));
         let inner = Error::from(error);
         let outer = Error::new(inner.kind(), inner.stage(), what);
-        let outer = match inner.advice() {
+        let full_disk = tree.filter(|_| is_full).map(croze_store::full_disk_advice);
+        let outer = match full_disk.or_else(|| inner.advice().map(str::to_owned)) {
             Some(advice) => outer.hint(advice),
             None => outer,
         };

@@ -25,6 +25,7 @@
 //! images are in use.
 #![forbid(unsafe_code)]
 
+mod damaged;
 mod embedded;
 mod error;
 mod flight;

@@ -58,7 +58,13 @@ impl Images {
         let (text, in_use) = (text.to_owned(), in_use.to_vec());
         self.blocking("the images", move |inner| {
             let _guard = guard;
-            let image = inner.resolve(&text)?;
+            let image = match inner.resolve(&text) {
+                Err(unknown) if unknown.kind() == ErrorKind::NotFound => {
+                    let removed = inner.remove_unreadable(&text, options, &in_use)?;
+                    return removed.ok_or(unknown);
+                }
+                resolved => resolved?,
+            };
             let tags = inner.tag_records()?.into_iter();
             let names: Vec<Reference> = tags
                 .filter(|tag| tag.image == image.id)
@@ -179,7 +185,7 @@ impl Inner {
             tracing::warn!(
                 path = %unknown.path.display(),
                 reason = unknown.reason,
-                "nothing is cleaned up, because this image cannot be read: pull it again, or restore or remove the file"
+                "nothing is cleaned up, because this image cannot be read: pull it again, or remove it (croze info names it)"
             );
             return Ok(0);
         }

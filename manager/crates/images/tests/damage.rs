@@ -198,3 +198,43 @@ async fn who_waits_for_another_registrys_download_does_not_share_its_failure() {
     assert_eq!(bad.await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(world.stored().images, 1);
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_is_told_and_can_be_removed() {
+    let world = World::new().await;
+    for (name, content) in [("a/one", "1"), ("a/two", "2"), ("a/three", "3")] {
+        world.image(name, "1", &[layer(&[("f", content)])]);
+    }
+    let one = world.pull("a/one:1").await.unwrap().id;
+    let two = world.pull("a/two:1").await.unwrap().id;
+    world.pull("a/three:1").await.unwrap();
+    assert_eq!(world.images.unreadable().await.unwrap(), [] as [String; 0]);
+    fs::write(image_file(&world, &one), "noise").unwrap();
+    let newer = fs::read_to_string(image_file(&world, &two)).unwrap();
+    fs::write(
+        image_file(&world, &two),
+        newer.replace("\"version\":1", "\"version\":99"),
+    )
+    .unwrap();
+    for _ in 0..2 {
+        let lines = world.images.unreadable().await.unwrap();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        for id in [&one, &two] {
+            let advice = format!("croze rmi {}", id.short());
+            assert!(lines.iter().any(|line| line.ends_with(&advice)), "{lines:?}");
+        }
+    }
+    // By its id, by its name.
+    assert_eq!(world.remove(&one.short()).await.unwrap().deleted, [one]);
+    assert_eq!(world.remove("a/two:1").await.unwrap().deleted, [two]);
+    assert_eq!(world.images.unreadable().await.unwrap(), [] as [String; 0]);
+    assert_eq!(world.stored().layers, 1, "only the third one's is left");
+
+    let tags = world.root.path().join("tags");
+    let tag = fs::read_dir(&tags).unwrap().next().unwrap().unwrap().path();
+    fs::write(&tag, "noise").unwrap();
+    assert_eq!(world.images.unreadable().await.unwrap().len(), 1);
+    let removed = world.remove("a/three:1").await.unwrap();
+    assert_eq!((removed.untagged.len(), removed.deleted.len()), (1, 0));
+    assert_eq!(world.images.unreadable().await.unwrap(), [] as [String; 0]);
+}

@@ -111,13 +111,17 @@ impl Shim {
                     init.identity = Some(identity);
                 }
                 self.stage = Stage::Created;
-                answer(reply::Body::Ready(Ready {
+                let ready = reply::Body::Ready(Ready {
                     pid: pid.cast_unsigned(),
                     position: None,
-                }));
+                });
+                // The daemon that wanted it is gone, and the next one knows nothing of it: nobody would ever start it.
+                if !answer(ready) {
+                    self.discard_prepared();
+                }
             }
             Err(message) => {
-                answer(reply::Body::Failure(Failure {
+                let _nobody_needs_to_know = answer(reply::Body::Failure(Failure {
                     kind: FailureKind::Runtime.into(),
                     stage: "create".into(),
                     message,

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     let mut shim = match read_launch().and_then(shim::Shim::launch) {
         Ok(shim) => shim,
         Err(error) => {
-            answer(reply::Body::Failure(Failure {
+            let _nobody_needs_to_know = answer(reply::Body::Failure(Failure {
                 kind: FailureKind::Internal.into(),
                 stage: "shim".into(),
                 message: error.to_string(),
@@ -96,14 +96,14 @@ fn read_launch() -> Result<Launch, ShimError> {
     Ok(launch)
 }
 
-/// Tells crozed how the launch went. If it is no longer there, nobody needs to know.
-pub(crate) fn answer(body: reply::Body) {
+/// Tells crozed how the launch went; says whether somebody could be told.
+pub(crate) fn answer(body: reply::Body) -> bool {
     let frame = client::encode(&Reply {
         id: 0,
         body: Some(body),
     });
     let mut stdout = std::io::stdout().lock();
-    let _nobody_listens = stdout.write_all(&frame).and_then(|()| stdout.flush());
+    stdout.write_all(&frame).and_then(|()| stdout.flush()).is_ok()
 }
 
 /// Notes trouble that nobody can be told about, in the shim's standard error (a file in the run directory).

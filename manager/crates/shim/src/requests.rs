@@ -281,10 +281,15 @@ impl Shim {
         if self.stage != Stage::Created {
             return self.refuse(client, id, "discard", "the container was started");
         }
+        self.discard_prepared();
+        self.reply(client, id, reply::Body::Done(Done {}));
+    }
+
+    /// Ends what waits to be started; its end takes the usual way.
+    pub(crate) fn discard_prepared(&mut self) {
         if let Some(identity) = self.process(INIT).and_then(|p| p.identity.as_ref()) {
             let _ended_already = identity.signal(9);
         }
-        self.reply(client, id, reply::Body::Done(Done {}));
     }
 
     fn by_exec_id(&mut self, exec_id: &str) -> Option<&mut Process> {

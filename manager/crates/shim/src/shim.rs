@@ -24,7 +24,7 @@ use crate::log::{Log, StreamKind};
 use crate::process::{Process, Wiring};
 use crate::runtime::{Call, Verb};
 use crate::waiting::Token;
-use crate::{note, runtime, time};
+use crate::{exit, note, runtime, time};
 
 /// How long streams are read after their process has ended, when somebody else still holds them.
 pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -81,6 +81,7 @@ impl Shim {
         set_child_subreaper(true).map_err(ShimError::call("prctl(PR_SET_CHILD_SUBREAPER)"))?;
         let signals = block_signals()?;
         let log = Log::open(Path::new(&launch.log_path))?;
+        exit::reserve(Path::new(&launch.exit_path))?;
         let _may_not_exist = fs::remove_file("shim.sock");
         let listener = UnixListener::bind("shim.sock").map_err(ShimError::file("bind", "shim.sock"))?;
         restrict(Path::new("shim.sock"))?;

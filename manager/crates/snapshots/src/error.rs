@@ -126,21 +126,9 @@ impl SnapshotError {
 impl From<SnapshotError> for Error {
     fn from(error: SnapshotError) -> Self {
         use SnapshotError as S;
-        let full = |source: &io::Error| {
-            matches!(
-                source.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            )
-        };
         let (kind, hint) = match &error {
-            S::File { source, .. } if full(source) => (
-                ErrorKind::ResourceExhausted,
-                Some("free some space on the disk of the daemon's root directory"),
-            ),
-            S::Record { source, .. } if source.is_full() => (
-                ErrorKind::ResourceExhausted,
-                Some("free some space on the disk of the daemon's root directory"),
-            ),
+            S::File { source, .. } if croze_store::is_full(source) => (ErrorKind::ResourceExhausted, None),
+            S::Record { source, .. } if source.is_full() => (ErrorKind::ResourceExhausted, None),
             S::File { .. } | S::Record { .. } | S::Unmount { .. } => (ErrorKind::Internal, None),
             S::MissingLayer { .. } => (ErrorKind::NotFound, Some("pull the image again")),
             S::TooManyLayers { .. } => (
@@ -162,6 +150,13 @@ impl From<SnapshotError> for Error {
                 ),
             ),
         };
+        let full_disk = match &error {
+            S::File { path, .. } if kind == ErrorKind::ResourceExhausted => {
+                Some(croze_store::full_disk_advice(path))
+            }
+            S::Record { source, .. } if source.is_full() => source.advice(),
+            _ => None,
+        };
         let model = Error::new(kind, "snapshot", error.to_string());
         let model = match std::error::Error::source(&error) {
             // The outer text is `what` already; what remains to be told is the source, which the enum owns.
@@ -174,7 +169,7 @@ impl From<SnapshotError> for Error {
             },
             None => model,
         };
-        match hint {
+        match full_disk.or(hint.map(str::to_owned)) {
             Some(hint) => model.hint(hint),
             None => model,
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use croze_model::{Digest, Result};
-use croze_store::{Durable, Record as _, Records, sync_dir};
+use croze_store::{Durable, Record as _, Records, Unreadable, sync_dir};
 
 use crate::error::SnapshotError;
 use crate::records::LayerRecord;
@@ -52,6 +52,26 @@ impl Snapshots {
             .layer_records()
             .list()
             .map_err(SnapshotError::record("list", "layers"))?)
+    }
+
+    /// Where a layer is whose record cannot be read, and why. Its tree may be in use.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn unreadable_layers(&self) -> Result<Vec<(PathBuf, String)>> {
+        let listing = self
+            .layer_records()
+            .survey()
+            .map_err(SnapshotError::record("list", "layers"))?;
+        Ok(named(listing.unreadable))
+    }
+
+    /// Where a snapshot is whose record cannot be read, and why.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn unreadable_snapshots(&self) -> Result<Vec<(PathBuf, String)>> {
+        Ok(named(self.survey_active()?.unreadable))
     }
 
     /// A new staging directory for a layer.
@@ -184,6 +204,13 @@ impl Snapshots {
         fs::rename(from.join(file), &record).map_err(SnapshotError::file("rename to", &record))?;
         sync_dir(to).map_err(SnapshotError::record("write", to.display().to_string()))
     }
+}
+
+fn named(unreadable: Vec<Unreadable>) -> Vec<(PathBuf, String)> {
+    unreadable
+        .into_iter()
+        .map(|lost| (lost.path, lost.reason))
+        .collect()
 }
 
 /// Whether a directory could not be renamed because one with something in it has the name.

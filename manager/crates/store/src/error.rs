@@ -1,8 +1,9 @@
 //! What can go wrong in the store.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use croze_sys::space::Space;
 use thiserror::Error;
 
 /// A failure of the store, with the file or tree that it happened on.
@@ -72,49 +73,86 @@ impl StoreError {
         move |source| StoreError::File { call, path, source }
     }
 
-    /// Whether the disk or the quota is full.
+    /// Whether the disk or the quota is full. sled does not always say why it failed, so for the index the file system is asked.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self, StoreError::File { source, .. }
-            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+        match self {
+            StoreError::File { source, .. } => is_full(source),
+            StoreError::Index { path, .. } => Space::of(path).is_some_and(|space| space.is_full()),
+            _ => false,
+        }
     }
+
+    /// What to do about it, where that is known: for a full disk, which one it is and how full.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            StoreError::Locked { .. } => Some("stop it, or give this one another --root".to_owned()),
+            StoreError::File { path, .. } | StoreError::Index { path, .. } if self.is_full() => {
+                Some(Space::advice(path))
+            }
+            StoreError::TooNew { .. } => {
+                Some("run the newer version again, or remove what it says (croze info names it)".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a call failed because the disk or the quota is full.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// What to tell a user whose request met a full disk at `path`: which file system that is, and how full it is.
+#[must_use]
+pub fn full_disk_advice(path: &Path) -> String {
+    Space::advice(path)
+}
+
+/// The same for a failure that names no path, such as a program's: the first of these whose file system is full, if there is one.
+#[must_use]
+pub fn full_disk_among(paths: &[&Path]) -> Option<String> {
+    let full = paths
+        .iter()
+        .find(|path| Space::of(path).is_some_and(|space| space.is_full()));
+    full.map(|path| Space::advice(path))
 }
 
 impl From<StoreError> for croze_model::Error {
     fn from(error: StoreError) -> Self {
         use croze_model::{Error, ErrorKind};
         let full = error.is_full();
-        let (kind, what, hint) = match &error {
+        let (kind, what) = match &error {
             StoreError::Locked { path, .. } => (
                 ErrorKind::Conflict,
                 format!("another daemon uses {}", path.parent().unwrap_or(path).display()),
-                Some("stop it, or give this one another --root"),
             ),
-            StoreError::File { .. } if full => (
+            _ if full => (
                 ErrorKind::ResourceExhausted,
                 "cannot store a fact durably".to_owned(),
-                Some("the file system is full: free some space and try again"),
             ),
-            StoreError::File { .. } | StoreError::Encode { .. } => (
-                ErrorKind::Internal,
-                "cannot store or read a fact".to_owned(),
-                None,
-            ),
-            StoreError::Corrupt { .. } => (ErrorKind::Corrupt, "a stored fact is damaged".to_owned(), None),
+            StoreError::File { .. } | StoreError::Encode { .. } => {
+                (ErrorKind::Internal, "cannot store or read a fact".to_owned())
+            }
+            StoreError::Corrupt { .. } => (ErrorKind::Corrupt, "a stored fact is damaged".to_owned()),
             StoreError::TooNew { .. } => (
                 ErrorKind::Unsupported,
                 "a stored fact was written by a newer version".to_owned(),
-                Some("run the newer version again, or give this one another --root"),
             ),
             StoreError::Index { .. } => (
                 ErrorKind::Internal,
                 "the index failed and could not be replaced".to_owned(),
-                None,
             ),
         };
+        let advice = error.advice();
         let converted = Error::new(kind, "store", what).because(error);
-        match hint {
-            Some(hint) => converted.hint(hint),
+        match advice {
+            Some(advice) => converted.hint(advice),
             None => converted,
         }
     }

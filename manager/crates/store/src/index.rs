@@ -4,7 +4,10 @@
 //!   absent, clean ──open──▶ in use ──drop of the last handle──▶ clean
 //!                             │
 //!      unclean, other schema ─┼─▶ removed, empty, in use        every declared tree is filled
-//!      damaged, panics, slow ─┴─▶ set aside, empty, in use      from its source again
+//!      damaged, panics, slow ─┤─▶ set aside, empty, in use      from its source again
+//!                             │                                       ▲
+//!                  full disk ─┴─▶ absent: reads are answered ─────────┘ by the first write for which there is room
+//!                                 from the sources
 //! ```
 //!
 //! Invariants:
@@ -12,7 +15,8 @@
 //! - `index.clean` exists only while no process has the index open; so a kill -9 or a power cut is seen at the next open. It holds
 //!   the checksum of the content: sled opens a log that lost its tail without a word.
 //! - Every call into sled is under `catch_unwind`; opening also has a deadline. A call that fails or panics makes the
-//!   index be reopened, or else replaced, and is then tried once more.
+//!   index be replaced, and is then tried once more. While not even an empty index can be made (a full disk), the daemon starts and
+//!   answers all the same, so that something can be removed: only what would have to be written fails.
 //! - Never flushed on the hot path; values are small (under 4 KiB); keys are big-endian so that ranges are in order.
 //!
 //! All calls block: async callers use blocking threads.
@@ -27,6 +31,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use croze_sys::space::Space;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -60,7 +65,13 @@ struct State {
     db: Option<sled::Db>,
     // Whether what was on disk is used: then a tree's content is trusted when it is declared.
     trusted: bool,
-    trees: HashMap<&'static str, (sled::Tree, Source)>,
+    trees: HashMap<&'static str, Declared>,
+}
+
+/// A tree by its source, which is always known, and its handle, which there is only while the index is open.
+struct Declared {
+    source: Source,
+    tree: Option<sled::Tree>,
 }
 
 impl fmt::Debug for Index {
@@ -72,40 +83,51 @@ impl fmt::Debug for Index {
 }
 
 impl Index {
-    /// Opens `<root>/index`, or replaces it if it is unclean, damaged, of another schema or does not answer.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] only if even an empty index cannot be made.
-    pub fn open(root: &Path) -> Result<Self, StoreError> {
+    /// Opens `<root>/index`, or replaces it if it is unclean, damaged, of another schema or does not answer. Where not even an empty index
+    /// can be made, it opens without one: see the module's documentation.
+    #[must_use]
+    pub fn open(root: &Path) -> Self {
         let dir = root.join("index");
         let clean_mark = root.join("index.clean");
-        let checksum = take_clean_mark(&clean_mark)?;
-        if dir.exists() && checksum.is_none() {
-            tracing::info!(index = %dir.display(), "the index was not closed; it is built anew from the records");
-            fs::remove_dir_all(&dir).map_err(StoreError::file("remove", &dir))?;
-        }
-        let trusted = dir.exists();
-        let expected = checksum.filter(|_| trusted);
-        let (db, trusted) = match open_db(&dir, expected) {
-            Ok(db) => (db, trusted),
+        let checksum = take_clean_mark(&clean_mark);
+        let there = dir.symlink_metadata().is_ok();
+        let opened = match checksum {
+            Some(expected) if there => match open_db(&dir, Some(expected)) {
+                Ok(db) => Ok((db, true)),
+                Err(error) => {
+                    tracing::warn!(%error, "the index is set aside and built anew from the records");
+                    replace_db(&dir).map(|db| (db, false))
+                }
+            },
+            _ => {
+                if there {
+                    tracing::info!(index = %dir.display(), "the index was not closed; it is built anew from the records");
+                    drop_unclean(&dir);
+                }
+                open_db(&dir, None)
+                    .or_else(|_| replace_db(&dir))
+                    .map(|db| (db, false))
+            }
+        };
+        let (db, trusted) = match opened {
+            Ok((db, trusted)) => (Some(db), trusted),
             Err(error) => {
-                tracing::warn!(%error, "the index is set aside and built anew from the records");
-                (replace_db(&dir)?, false)
+                tracing::warn!(%error, "there is no index for now; the records are asked instead");
+                (None, false)
             }
         };
         let state = State {
-            db: Some(db),
+            db,
             trusted,
             trees: HashMap::new(),
         };
-        Ok(Self {
+        Self {
             inner: Arc::new(Inner {
                 dir,
                 clean_mark,
                 state: RwLock::new(state),
             }),
-        })
+        }
     }
 
     /// Declares a tree and the source it can be filled from: all `(key, value)` pairs that the files imply.
@@ -114,7 +136,7 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// What the source returns, or [`StoreError::Index`].
+    /// What the source returns.
     pub fn tree<K, V, F>(&self, name: &'static str, source: F) -> Result<Tree<K, V>, StoreError>
     where
         K: IndexKey,
@@ -128,23 +150,18 @@ impl Index {
                 .collect()
         });
         let mut state = self.inner.write();
-        let refill = !state.trusted;
-        let opened = open_tree(&self.inner.dir, &state, name);
-        let tree = match opened {
-            Ok(tree) if refill => fill(&self.inner.dir, &tree, &source).map(|()| tree),
-            opened => opened,
-        };
-        match tree {
-            Ok(tree) => {
-                state.trees.insert(name, (tree, source));
+        state.trees.insert(name, Declared { source, tree: None });
+        if state.db.is_some() {
+            let refill = !state.trusted;
+            match self.inner.open_tree(&mut state, name, refill) {
+                Err(error @ StoreError::Index { .. }) => {
+                    // What it was is in the log; without an index the source answers.
+                    if let Err(failure) = self.inner.replace(&mut state, &error) {
+                        tracing::warn!(error = %failure, "there is no index for now; the records are asked instead");
+                    }
+                }
+                other => other?,
             }
-            Err(error @ StoreError::Index { .. }) => {
-                self.inner.replace(&mut state, &error)?;
-                let tree = open_tree(&self.inner.dir, &state, name)?;
-                fill(&self.inner.dir, &tree, &source)?;
-                state.trees.insert(name, (tree, source));
-            }
-            Err(error) => return Err(error),
         }
         drop(state);
         Ok(Tree {
@@ -177,11 +194,32 @@ impl Index {
         self.inner.call(&state, name, &call)
     }
 
+    /// Reads with `call`; while there is no index, `else_from` finds the answer among the rows of the source.
+    fn read<T>(
+        &self,
+        name: &'static str,
+        call: impl Fn(&sled::Tree) -> Result<T, sled::Error>,
+        else_from: impl FnOnce(Rows) -> T,
+    ) -> Result<T, StoreError> {
+        match self.with(name, call) {
+            Err(StoreError::Index { .. }) => {
+                let source = {
+                    let state = self.inner.read();
+                    state.trees.get(name).map(|declared| Arc::clone(&declared.source))
+                };
+                let source =
+                    source.ok_or_else(|| index_error(&self.inner.dir, "the tree is not declared"))?;
+                Ok(else_from(source()?))
+            }
+            other => other,
+        }
+    }
+
     /// Replaces the index as if sled had failed.
     #[cfg(test)]
-    pub(crate) fn distrust(&self) {
+    pub(crate) fn distrust(&self) -> Result<(), StoreError> {
         let error = index_error(&self.inner.dir, "told by a test");
-        self.inner.replace(&mut self.inner.write(), &error).unwrap();
+        self.inner.replace(&mut self.inner.write(), &error)
     }
 }
 
@@ -205,33 +243,61 @@ impl Inner {
         name: &'static str,
         call: &impl Fn(&sled::Tree) -> Result<T, sled::Error>,
     ) -> Result<T, StoreError> {
-        let (tree, _) = state
+        let declared = state
             .trees
             .get(name)
             .ok_or_else(|| index_error(&self.dir, "the tree is not declared"))?;
+        let tree = declared
+            .tree
+            .as_ref()
+            .ok_or_else(|| index_error(&self.dir, "it could not be made"))?;
         guarded(&self.dir, || call(tree))
     }
 
-    /// Drops what is open, sets it aside, opens an empty index and fills every declared tree.
+    /// Opens the tree of a declared name, and fills it if that is wanted.
+    fn open_tree(&self, state: &mut State, name: &'static str, refill: bool) -> Result<(), StoreError> {
+        let db = state
+            .db
+            .as_ref()
+            .ok_or_else(|| index_error(&self.dir, "closed"))?;
+        let tree = guarded(&self.dir, || db.open_tree(name))?;
+        if let Some(declared) = state.trees.get_mut(name) {
+            if refill {
+                fill(&self.dir, &tree, &declared.source)?;
+            }
+            declared.tree = Some(tree);
+        }
+        Ok(())
+    }
+
+    /// Drops what is open, sets it aside, opens an empty index and fills every declared tree. When that fails there is no index, and the
+    /// next call tries again.
     fn replace(&self, state: &mut State, why: &StoreError) -> Result<(), StoreError> {
-        tracing::warn!(error = %why, "the index is replaced and filled from the records");
-        let sources: Vec<(&'static str, Source)> = state
-            .trees
-            .drain()
-            .map(|(name, (_, source))| (name, source))
-            .collect();
+        if state.db.is_some() {
+            tracing::warn!(error = %why, "the index is replaced and filled from the records");
+        }
+        self.close(state);
+        state.db = Some(replace_db(&self.dir)?);
+        let names: Vec<&'static str> = state.trees.keys().copied().collect();
+        for name in names {
+            if let Err(error) = self.open_tree(state, name, true) {
+                // One tree without content would be believed.
+                self.close(state);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&self, state: &mut State) {
+        state.trusted = false;
+        for declared in state.trees.values_mut() {
+            declared.tree = None;
+        }
         if let Some(db) = state.db.take() {
             // sled's flusher may panic on a file that it can no longer write.
             let _panicked = catch_unwind(AssertUnwindSafe(move || drop(db)));
         }
-        state.trusted = false;
-        state.db = Some(replace_db(&self.dir)?);
-        for (name, source) in sources {
-            let tree = open_tree(&self.dir, state, name)?;
-            fill(&self.dir, &tree, &source)?;
-            state.trees.insert(name, (tree, source));
-        }
-        Ok(())
     }
 }
 
@@ -281,10 +347,17 @@ impl<K: IndexKey, V: Serialize + DeserializeOwned> Tree<K, V> {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Index`], as for every method here: the index failed and could not be replaced.
+    /// [`StoreError::Index`], as for every method here: the index failed and could not be replaced. What only reads then asks the source.
     pub fn get(&self, key: &K) -> Result<Option<V>, StoreError> {
         let key = key.to_bytes();
-        let found = self.index.with(self.name, |t| t.get(&key))?;
+        let found = self.index.read(
+            self.name,
+            |t| Ok(t.get(&key)?.map(|value| value.to_vec())),
+            |rows| {
+                rows.into_iter()
+                    .find_map(|(k, value)| (k == key).then_some(value))
+            },
+        )?;
         // A value of another shape comes from another version of the program: the file knows better.
         Ok(found.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
@@ -335,9 +408,19 @@ impl<K: IndexKey, V: Serialize + DeserializeOwned> Tree<K, V> {
     ///
     /// [`StoreError::Index`].
     pub fn scan(&self, prefix: &[u8]) -> Result<Vec<(K, V)>, StoreError> {
-        let rows = self.index.with(self.name, |t| {
-            t.scan_prefix(prefix).collect::<Result<Vec<_>, _>>()
-        })?;
+        let rows = self.index.read(
+            self.name,
+            |t| {
+                t.scan_prefix(prefix)
+                    .map(|row| row.map(|(k, v)| (k.to_vec(), v.to_vec())))
+                    .collect::<Result<Rows, _>>()
+            },
+            |mut rows| {
+                rows.retain(|(k, _)| k.starts_with(prefix));
+                rows.sort();
+                rows
+            },
+        )?;
         Ok(rows
             .into_iter()
             .filter_map(|(k, v)| Some((K::from_bytes(&k)?, serde_json::from_slice(&v).ok()?)))
@@ -404,23 +487,33 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("without words")
 }
 
-/// Removes the mark and returns the checksum in it; durable, so that a later crash is seen.
-fn take_clean_mark(mark: &Path) -> Result<Option<u32>, StoreError> {
+/// Removes the mark and returns the checksum in it; durable, so that a later crash is seen. A mark that cannot be removed counts as none: what
+/// it says would still be there after a crash.
+fn take_clean_mark(mark: &Path) -> Option<u32> {
     let checksum = fs::read_to_string(mark)
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    match fs::remove_file(mark) {
-        Ok(()) => sync_dir(mark.parent().unwrap_or(Path::new(".")))?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(source) => {
-            return Err(StoreError::File {
-                call: "remove",
-                path: mark.into(),
-                source,
-            });
+    if mark.symlink_metadata().is_err() {
+        return None;
+    }
+    let removed = fs::remove_file(mark)
+        .map_err(StoreError::file("remove", mark))
+        .or_else(|_| set_aside(mark).map(drop))
+        .and_then(|()| sync_dir(mark.parent().unwrap_or(Path::new("."))));
+    match removed {
+        Ok(()) => checksum,
+        Err(error) => {
+            tracing::warn!(%error, "the index's mark is not believed");
+            None
         }
     }
-    Ok(checksum)
+}
+
+/// Makes room for a new index where one was not closed: what is in it proves nothing, so it is not kept.
+fn drop_unclean(dir: &Path) {
+    if let Err(error) = croze_sys::tree::remove_path(dir) {
+        tracing::warn!(path = %dir.display(), %error, "the old index cannot be removed");
+    }
 }
 
 /// Opens sled on a thread of its own, so that one that hangs can be given up.
@@ -464,9 +557,13 @@ fn open_checked(dir: &Path, expected_checksum: Option<u32>) -> Result<sled::Db, 
     Ok(db)
 }
 
-/// Sets the directory aside (keeping only the newest such directory, for a look at it) and opens an empty one.
+/// Sets the directory aside (keeping only the newest such directory, for a look at it) and opens an empty one. On a full disk it is removed:
+/// that it is full is all there would be to see, and it takes room.
 fn replace_db(dir: &Path) -> Result<sled::Db, StoreError> {
-    if dir.exists() {
+    if Space::of(dir).is_some_and(|space| space.is_full()) {
+        drop_unclean(dir);
+    }
+    if dir.symlink_metadata().is_ok() {
         remove_older_asides(dir);
         set_aside(dir)?;
     }
@@ -478,16 +575,11 @@ fn remove_older_asides(dir: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with("index.corrupt-")
-            && let Err(error) = fs::remove_dir_all(entry.path())
+            && let Err(error) = croze_sys::tree::remove_path(&entry.path())
         {
             tracing::warn!(path = %entry.path().display(), %error, "an old damaged index stays");
         }
     }
-}
-
-fn open_tree(dir: &Path, state: &State, name: &str) -> Result<sled::Tree, StoreError> {
-    let db = state.db.as_ref().ok_or_else(|| index_error(dir, "closed"))?;
-    guarded(dir, || db.open_tree(name))
 }
 
 fn fill(dir: &Path, tree: &sled::Tree, source: &Source) -> Result<(), StoreError> {

@@ -24,7 +24,7 @@ mod lock;
 mod names;
 mod record;
 
-pub use error::StoreError;
+pub use error::{StoreError, full_disk_advice, full_disk_among, is_full};
 pub use files::{
     Durable, create_private_dir, create_private_dir_when, sync_dir, sync_dir_when, write_atomic,
 };
@@ -57,7 +57,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         files::create_dir_mode(root, 0o711, Durable::Now)?;
         let lock = Lock::acquire(&root.join("crozed.lock"))?;
-        let index = Index::open(root)?;
+        let index = Index::open(root);
         Ok(Self {
             root: Arc::new(root.to_path_buf()),
             index,

@@ -55,10 +55,16 @@ impl Lock {
                 });
             }
         };
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(StoreError::file("write", path))?;
+        // Over what is there, and only then shortened: where the disk is full the old line's block is all there is.
+        let line = format!("{}\n", std::process::id());
+        let length = line.len() as u64;
+        let noted = file
+            .rewind()
+            .and_then(|()| file.write_all(line.as_bytes()))
+            .and_then(|()| file.set_len(length));
+        if let Err(error) = noted {
+            tracing::warn!(path = %path.display(), %error, "the lock is held, and its file does not say by whom");
+        }
         Ok(Self { _file: file })
     }
 }

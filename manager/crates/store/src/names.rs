@@ -63,6 +63,20 @@ impl Names {
         self.tree.get(&name.to_owned())
     }
 
+    /// Frees every name that `is_held` denies: an index that was closed well remembers holders whose records were lost since.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Index`].
+    pub fn retain(&self, is_held: impl Fn(&str, &str) -> bool) -> Result<(), StoreError> {
+        for (name, holder) in self.tree.scan(b"")? {
+            if !is_held(&name, &holder) {
+                self.release(&name, &holder)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Frees `name` if `holder` has it.
     ///
     /// # Errors

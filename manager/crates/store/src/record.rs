@@ -27,6 +27,8 @@ use crate::files::{
 
 /// Encoded keys up to this many bytes are used as they are; `NAME_MAX` is 255 and suffixes need room.
 const PLAIN_KEY_MAX: usize = 180;
+/// So many damaged files of one record are kept for a look at them.
+const KEPT_ASIDE: usize = 3;
 
 /// A fact that lives in a file of its own.
 pub trait Record: Serialize + DeserializeOwned {
@@ -168,11 +170,15 @@ impl<R: Record> Records<R> {
             source,
         })?;
         bytes.push(b'\n');
-        match path.parent() {
-            Some(dir) => create_private_dir_when(dir, durable)?,
-            None => create_private_dir_when(&self.dir, durable)?,
-        }
-        write_atomic(&path, &bytes, 0o600, durable)
+        let dir = path.parent().unwrap_or(&self.dir);
+        let is_new = dir.symlink_metadata().is_err();
+        create_private_dir_when(dir, durable)?;
+        write_atomic(&path, &bytes, 0o600, durable).inspect_err(|_| {
+            // An empty directory would look like something whose record is lost.
+            if is_new && matches!(self.layout, Layout::Nested(_)) {
+                let _the_next_start_sweeps_it = fs::remove_dir(dir);
+            }
+        })
     }
 
     /// Reads the record of `key`; `None` if there is none. A corrupt file is set aside and counts as none.
@@ -192,8 +198,8 @@ impl<R: Record> Records<R> {
         }
     }
 
-    /// Removes the record of `key`, durably, and damaged ones of it that were set aside before it was written anew; says whether there was
-    /// one. A nested record's directory goes too if nothing else is in it.
+    /// Removes the record of `key`, durably, readable or not, and damaged ones of it that were set aside; says whether there was one. A nested
+    /// record's directory goes too if nothing else is in it.
     ///
     /// # Errors
     ///
@@ -209,19 +215,21 @@ impl<R: Record> Records<R> {
     /// As [`Records::remove`].
     pub fn remove_when(&self, key: &str, durable: Durable) -> Result<bool, StoreError> {
         let path = self.path(key);
-        match fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(source) => {
-                return Err(StoreError::File {
-                    call: "remove",
-                    path,
-                    source,
-                });
+        let there = match fs::remove_file(&path) {
+            Ok(()) => true,
+            Err(e) if e.kind() == ErrorKind::NotFound => false,
+            // Something else stands in its place.
+            Err(_) if path.is_dir() => {
+                fs::remove_dir_all(&path).map_err(StoreError::file("remove", &path))?;
+                true
             }
-        }
+            Err(source) => return Err(StoreError::file("remove", &path)(source)),
+        };
         let dir = path.parent().unwrap_or(&self.dir);
-        remove_set_aside(dir, &path);
+        let aside = remove_set_aside(dir, &path, 0);
+        if !there && aside == 0 {
+            return Ok(false);
+        }
         if matches!(self.layout, Layout::Nested(_)) && fs::remove_dir(dir).is_ok() {
             sync_dir_when(&self.dir, durable)?;
         } else {
@@ -253,10 +261,16 @@ impl<R: Record> Records<R> {
         let mut records = Vec::new();
         for path in paths {
             let error = match self.read(&path) {
-                Ok(Some(record)) => {
+                Ok(Some(record)) if self.path(&record.key()) == path => {
                     records.push(record);
                     continue;
                 }
+                // A copy: the same entity twice would be two truths.
+                Ok(Some(record)) => StoreError::Corrupt {
+                    kind: R::KIND,
+                    path: path.clone(),
+                    reason: format!("it is the record of {}", record.key()),
+                },
                 Ok(None) => continue,
                 Err(error) => error,
             };
@@ -314,9 +328,12 @@ impl<R: Record> Records<R> {
                     sweep_temps(&entry.path());
                     let path = entry.path().join(file);
                     match fs::symlink_metadata(&path) {
-                        Ok(metadata) if metadata.is_file() => paths.push(path),
-                        _ if entry.path().is_dir() => lose(entry.path(), "it has no record"),
-                        _ => {}
+                        Ok(_) => paths.push(path),
+                        Err(_) if !set_aside_of(&entry.path(), &path).is_empty() => {
+                            lose(path, "it was damaged and set aside");
+                        }
+                        Err(_) if entry.path().is_dir() => lose(entry.path(), "it has no record"),
+                        Err(_) => {}
                     }
                 }
             }
@@ -326,9 +343,15 @@ impl<R: Record> Records<R> {
     }
 
     fn read(&self, path: &Path) -> Result<Option<R>, StoreError> {
+        let corrupt = |reason: String| StoreError::Corrupt {
+            kind: R::KIND,
+            path: path.into(),
+            reason,
+        };
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == ErrorKind::IsADirectory => return Err(corrupt("it is a directory".into())),
             Err(source) => {
                 return Err(StoreError::File {
                     call: "read",
@@ -336,11 +359,6 @@ impl<R: Record> Records<R> {
                     source,
                 });
             }
-        };
-        let corrupt = |reason: String| StoreError::Corrupt {
-            kind: R::KIND,
-            path: path.into(),
-            reason,
         };
         let envelope: Envelope = serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
         if envelope.kind != R::KIND {
@@ -365,20 +383,31 @@ impl<R: Record> Records<R> {
     }
 }
 
-/// Removes what was set aside under the name of `path` in `dir`: the facts in it are no longer wanted. One that stays is only a reason to
-/// clean up less.
-fn remove_set_aside(dir: &Path, path: &Path) {
+/// What was set aside in `dir` under the name of `path`, the oldest first.
+fn set_aside_of(dir: &Path, path: &Path) -> Vec<PathBuf> {
     let (Some(name), Ok(entries)) = (path.file_name(), fs::read_dir(dir)) else {
-        return;
+        return Vec::new();
     };
     let prefix = format!("{}{SET_ASIDE}", name.to_string_lossy());
-    for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&prefix)
-            && let Err(error) = fs::remove_file(entry.path())
-        {
-            tracing::warn!(path = %entry.path().display(), %error, "a damaged record stays");
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    found
+}
+
+/// Removes what was set aside under the name of `path` in `dir`, but for the newest `kept`; says how many there were. The facts in it are no
+/// longer wanted, so one that stays is only a reason to clean up less.
+fn remove_set_aside(dir: &Path, path: &Path, kept: usize) -> usize {
+    let found = set_aside_of(dir, path);
+    for old in found.iter().take(found.len().saturating_sub(kept)) {
+        if let Err(error) = croze_sys::tree::remove_path(old) {
+            tracing::warn!(path = %old.display(), %error, "a damaged record stays");
         }
     }
+    found.len()
 }
 
 fn quarantine(error: &StoreError) {
@@ -388,6 +417,9 @@ fn quarantine(error: &StoreError) {
     match set_aside(path) {
         Ok(aside) => tracing::warn!(%error, aside = %aside.display(), "a damaged record is set aside"),
         Err(failure) => tracing::warn!(%error, %failure, "a damaged record cannot be set aside"),
+    }
+    if let Some(dir) = path.parent() {
+        remove_set_aside(dir, path, KEPT_ASIDE);
     }
 }
 

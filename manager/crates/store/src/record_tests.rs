@@ -152,7 +152,7 @@ fn a_survey_tells_what_cannot_be_read_until_it_is_written_again() {
         r#"{"kind":"barrel","version":3,"record":{}}"#,
     )
     .unwrap();
-    // A directory where the file should be: reading it is an I/O error.
+    // A directory where the file should be.
     fs::create_dir(records.path("unreadable")).unwrap();
     for _ in 0..2 {
         let listing = records.survey().unwrap();
@@ -160,7 +160,8 @@ fn a_survey_tells_what_cannot_be_read_until_it_is_written_again() {
         assert_eq!(listing.unreadable.len(), 3, "{:?}", listing.unreadable);
     }
     records.save(&barrel("damaged", 2)).unwrap();
-    fs::remove_dir(records.path("unreadable")).unwrap();
+    assert!(records.remove("unreadable").unwrap(), "what was set aside counts");
+    assert!(!records.remove("unreadable").unwrap());
     records.save(&barrel("newer", 2)).unwrap();
     assert_eq!(records.survey().unwrap().unreadable, []);
     // With the record goes what was set aside of it.
@@ -179,4 +180,41 @@ fn a_survey_tells_what_cannot_be_read_until_it_is_written_again() {
             reason: "it has no record".into()
         }]
     );
+}
+
+#[test]
+fn damage_again_and_again_is_kept_a_few_times_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = Records::flat(dir.path());
+    for n in 0..8 {
+        records.save(&barrel("x", n)).unwrap();
+        fs::write(records.path("x"), "noise").unwrap();
+        assert_eq!(records.load("x").unwrap(), None);
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), KEPT_ASIDE);
+}
+
+#[test]
+fn a_copy_of_a_record_under_another_name_is_not_the_entity_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = Records::flat(dir.path());
+    records.save(&barrel("a", 1)).unwrap();
+    fs::copy(records.path("a"), records.path("b")).unwrap();
+    let listing = records.survey().unwrap();
+    assert_eq!(listing.records, [barrel("a", 1)]);
+    assert_eq!(listing.unreadable[0].path, records.path("b"));
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_nested_record_is_set_aside_and_removed_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let records: Records<Barrel> = Records::nested(dir.path(), "barrel.json");
+    fs::create_dir_all(records.path("a").join("something")).unwrap();
+    for _ in 0..2 {
+        let listing = records.survey().unwrap();
+        assert_eq!(listing.unreadable.len(), 1, "{:?}", listing.unreadable);
+        assert_eq!(listing.unreadable[0].path, records.path("a"));
+    }
+    assert!(records.remove("a").unwrap());
+    assert!(!dir.path().join("a").exists());
 }

@@ -21,6 +21,7 @@
 //! | [`keyring`] | session keyrings |
 //! | [`link`] | bringing a network link up |
 //! | [`bpf`] | device programs of cgroup v2 |
+//! | [`space`] | how full a file system is, in words
 //! | [`tree`] | whole directory trees, removed and measured however deep they are |
 //! | [`alloc`] | a memory allocator for programs that live some milliseconds |
 //! | [`usage`] | what an ended child has used |
@@ -43,6 +44,7 @@ pub mod sched;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod space;
 pub mod tree;
 pub mod tty;
 pub mod usage;

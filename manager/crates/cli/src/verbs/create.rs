@@ -16,7 +16,7 @@ use crate::{output, values};
 
 /// `croze create`
 pub(super) async fn create_only(client: &Client, args: ContainerArgs) -> Result<u8, Failure> {
-    let created = create(client, args, Stdin::Attached).await?;
+    let created = create(client, args, Stdin::Attached, Next::Nothing).await?;
     output::line(&created.id)?;
     Ok(0)
 }
@@ -30,11 +30,21 @@ pub(super) enum Stdin {
     Later,
 }
 
+/// What the caller does with the container that it makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It leaves it as it is.
+    Nothing,
+    /// It starts it: should it not come to that, nobody wants a container that removes itself.
+    Start,
+}
+
 /// Makes the container, after its image was fetched where the policy says so.
 pub(super) async fn create(
     client: &Client,
     args: ContainerArgs,
     stdin: Stdin,
+    next: Next,
 ) -> Result<CreateContainerResponse, Failure> {
     let (policy, creds) = (args.pull, args.creds.clone());
     let cidfile = args
@@ -43,7 +53,8 @@ pub(super) async fn create(
         .as_deref()
         .map(CidFile::reserve)
         .transpose()?;
-    let request = request(args, stdin)?;
+    let mut request = request(args, stdin)?;
+    request.start_follows = next == Next::Start;
     let source = Source {
         image: &request.image,
         platform: given(&request.platform),
@@ -152,6 +163,7 @@ fn request(args: ContainerArgs, stdin: Stdin) -> Result<CreateContainerRequest, 
         read_only: args.read_only,
         platform: args.platform.unwrap_or_default(),
         options: Some(options),
+        start_follows: false,
     })
 }
 

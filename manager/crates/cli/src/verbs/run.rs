@@ -25,7 +25,7 @@ pub(super) async fn run(client: &Client, args: RunArgs) -> Result<u8, Failure> {
     } else {
         verbs::create::Stdin::Attached
     };
-    let created = verbs::create::create(client, args.container, writers).await?;
+    let created = verbs::create::create(client, args.container, writers, verbs::create::Next::Start).await?;
     if args.detach {
         start_one(client, &created.id).await?;
         output::line(&created.id)?;
