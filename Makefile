@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR ?= auto
 
 PROGRAMS     := crozed croze croze-rt croze-shim croze-init
 
-.PHONY: help setup setup-tests build quickstart check test test-unit bench install uninstall clean
+.PHONY: help setup setup-tests build quickstart check test test-unit torture bench install uninstall clean
 
 help: ## lists these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ test: setup-tests build ## every unit and integration test (needs root)
 
 test-unit: setup ## the unit tests only: no root, no programs of others
 	@scripts/test.sh unit
+
+torture: setup-tests build ## kill -9 at random and at every step, full disks, damaged files (docs/torture.md; a quarter of an hour)
+	@scripts/torture.sh
 
 bench: setup-tests build ## compares croze-rt with crun and runc, croze with podman and dockerd (docs/benchmarks.md)
 	@scripts/bench.sh

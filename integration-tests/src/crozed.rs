@@ -102,11 +102,24 @@ impl<'scene> Crozed<'scene> {
         Ok(std::fs::write(&self.configuration, configuration)?)
     }
 
+    /// A daemon over these directories that is not started yet: see [`Crozed::launch`].
+    #[must_use]
+    pub fn prepare(scene: &'scene Scene, runtime: &Path, root: &Path, run_root: &Path) -> Self {
+        scene.watch_croze_cgroups();
+        let mut daemon = Self::placed(scene, scene.directory(), runtime);
+        root.clone_into(&mut daemon.root);
+        run_root.clone_into(&mut daemon.run_root);
+        daemon
+    }
+
     /// Starts the daemon again, after [`Crozed::kill`] or [`Crozed::stop`].
     ///
     /// # Errors
     /// It does not answer.
     pub fn launch(&self) -> Result<()> {
+        if !self.configuration.exists() {
+            self.configure("")?;
+        }
         let mut command = self.program()?;
         command
             .arg("--root")
@@ -152,6 +165,29 @@ impl<'scene> Crozed<'scene> {
         command.arg("umount /sys/fs/cgroup/unified && exec \"$@\"");
         command.arg("sh").arg(crozed);
         Ok(command)
+    }
+
+    /// The same daemon on another socket.
+    #[must_use]
+    pub fn on_socket(mut self, name: &str) -> Self {
+        self.socket = self.scene.path(name);
+        self
+    }
+
+    /// What the running daemon has said on standard error so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process
+            .borrow()
+            .as_ref()
+            .map(Process::stderr)
+            .unwrap_or_default()
+    }
+
+    /// Where it keeps what a boot forgets.
+    #[must_use]
+    pub fn run_root(&self) -> &Path {
+        &self.run_root
     }
 
     /// Where it keeps what lasts.

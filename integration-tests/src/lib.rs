@@ -8,6 +8,8 @@
 //!  ├─ Authority    certificates by openssl, for registries in TLS
 //!  ├─ TokenServer  hands out signed tokens for a registry that wants them
 //!  ├─ Hostile      a registry that serves exactly the bytes a test wants
+//!  ├─ SlowProxy    a slow network before a registry
+//!  ├─ Tmpfs        a small file system, to be filled
 //!  ├─ ImageLayout  an OCI image layout made from directories, pushed by skopeo
 //!  ├─ Crozed       the daemon under directories of its own, and the CLI that talks to it
 //!  ├─ Terminal     a tmux session, for what needs a real terminal
@@ -39,8 +41,10 @@ mod reaper;
 mod registry;
 mod runtime;
 mod scene;
+mod slow;
 pub mod spec;
 mod terminal;
+mod tmpfs;
 mod token_server;
 mod tree;
 mod wait;
@@ -60,7 +64,9 @@ pub use reaper::Process;
 pub use registry::{Registry, RegistryOptions};
 pub use runtime::Runtime;
 pub use scene::Scene;
+pub use slow::SlowProxy;
 pub use terminal::Terminal;
+pub use tmpfs::Tmpfs;
 pub use token_server::TokenServer;
 pub use tree::{Node, Tree};
-pub use wait::wait_until;
+pub use wait::{rest, wait_until};

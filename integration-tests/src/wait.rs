@@ -32,9 +32,29 @@ pub fn wait_until<T>(
     }
 }
 
-/// One interval. An interruption only shortens it.
+/// One interval.
 fn pause() -> Result<()> {
-    match poll(&mut [], Some(&INTERVAL)) {
+    doze(&INTERVAL)
+}
+
+/// Lets time pass. Only for what is about time itself: a slow network, a crash at a random moment. Who waits for something to come true uses
+/// [`wait_until`].
+///
+/// # Errors
+/// The kernel refuses.
+pub fn rest(time: Duration) -> Result<()> {
+    if time.is_zero() {
+        return Ok(());
+    }
+    doze(&Timespec {
+        tv_sec: time.as_secs().cast_signed(),
+        tv_nsec: time.subsec_nanos().into(),
+    })
+}
+
+/// An interruption only shortens it.
+fn doze(time: &Timespec) -> Result<()> {
+    match poll(&mut [], Some(time)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

@@ -1,0 +1,55 @@
+//! Choices that look random and can be made again: everything follows from one number.
+
+/// A generator (splitmix64: small, and good enough to choose among few).
+#[derive(Debug)]
+pub(crate) struct Seed {
+    state: u64,
+}
+
+impl Seed {
+    /// All choices that follow from this number.
+    pub(crate) fn new(number: u64) -> Self {
+        Self { state: number }
+    }
+
+    /// `$CROZE_TORTURE_SEED`, or else a number that no run before had.
+    pub(crate) fn number_from_environment() -> u64 {
+        let given = std::env::var("CROZE_TORTURE_SEED")
+            .ok()
+            .and_then(|text| text.parse().ok());
+        given.unwrap_or_else(|| {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            // Few digits: somebody may have to type it.
+            now.map_or(1, |time| u64::from(time.subsec_micros()) + 1)
+        })
+    }
+
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `limit`.
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        let limit = u64::try_from(limit.max(1)).unwrap_or(u64::MAX);
+        usize::try_from(self.next() % limit).unwrap_or(0)
+    }
+
+    /// One of these.
+    pub(crate) fn pick<'list, T>(&mut self, list: &'list [T]) -> &'list T {
+        &list[self.below(list.len())]
+    }
+
+    /// Bytes that no compression makes smaller.
+    pub(crate) fn noise(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length + 8);
+        while bytes.len() < length {
+            bytes.extend(self.next().to_le_bytes());
+        }
+        bytes.truncate(length);
+        bytes
+    }
+}
