@@ -50,6 +50,15 @@ impl CapabilitySet {
         Self { names: ALL.to_vec() }
     }
 
+    /// "All" as far as it goes: without those that the daemon itself does not hold, for nobody can give them. One that is named in `add` stays, so that
+    /// who asks for it learns that it cannot be had.
+    pub(crate) fn within(mut self, held: &[&'static str], add: &[String]) -> Self {
+        let named = names(add).map(|(_, named)| named).unwrap_or_default();
+        self.names
+            .retain(|name| held.contains(name) || named.contains(name));
+        self
+    }
+
     /// Whether the container has this one.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.names.contains(&name)
@@ -104,6 +113,20 @@ mod tests {
             Err(SpecError::Capability {
                 name: "CAP_FLY".into()
             })
+        );
+    }
+
+    #[test]
+    fn all_is_what_can_be_given() {
+        let held = ["CAP_CHOWN", "CAP_KILL"];
+        let within = |add: &[&str]| {
+            let add: Vec<String> = add.iter().map(|a| (*a).to_owned()).collect();
+            CapabilitySet::all().within(&held, &add).names
+        };
+        assert_eq!(within(&["ALL"]), held);
+        assert_eq!(
+            within(&["ALL", "sys_time"]),
+            ["CAP_CHOWN", "CAP_KILL", "CAP_SYS_TIME"]
         );
     }
 

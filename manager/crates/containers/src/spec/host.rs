@@ -19,6 +19,8 @@ pub(crate) struct HostFacts {
     pub(crate) online_cpus: String,
     /// The memory nodes that are online, as a list.
     pub(crate) online_mems: String,
+    /// The capabilities of this process, which are all that it can give.
+    pub(crate) capabilities: Vec<&'static str>,
     /// The kernel confines by AppArmor.
     pub(crate) apparmor: bool,
     /// The kernel's version: major, minor.
@@ -41,6 +43,9 @@ impl HostFacts {
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
             online_cpus: text("/sys/devices/system/cpu/online").trim().to_owned(),
             online_mems: text("/sys/devices/system/node/online").trim().to_owned(),
+            capabilities: croze_sys::caps::own()
+                .map(|own| own.permitted.names().collect())
+                .unwrap_or_default(),
             apparmor: text("/sys/module/apparmor/parameters/enabled").trim() == "Y",
             kernel: kernel_version(&text("/proc/sys/kernel/osrelease")),
             may_reset_oom_score: text("/proc/self/oom_score_adj")

@@ -108,7 +108,7 @@ pub(crate) fn validate(container: &Container, host: &HostFacts) -> Result<Vec<St
     mounts::check(request)?;
     namespaces::check(request, host)?;
     check_options(request, host)?;
-    capabilities(request)?;
+    capabilities(request, host)?;
     if let Some(text) = stop_signal_text(container) {
         signal::parse(text)?;
     }
@@ -140,10 +140,17 @@ fn check_options(request: &CreateRequest, host: &HostFacts) -> Result<(), SpecEr
     }
 }
 
-fn capabilities(request: &CreateRequest) -> Result<CapabilitySet, SpecError> {
+fn capabilities(request: &CreateRequest, host: &HostFacts) -> Result<CapabilitySet, SpecError> {
     let asked = CapabilitySet::resolve(&request.cap_add, &request.cap_drop)?;
+    let within = |set: CapabilitySet| set.within(&host.capabilities, &request.cap_add);
     Ok(if request.options.privileged {
-        CapabilitySet::all()
+        within(CapabilitySet::all())
+    } else if request
+        .cap_add
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case("ALL"))
+    {
+        within(asked)
     } else {
         asked
     })
@@ -176,7 +183,7 @@ pub(crate) fn generate(container: &Container, facts: &Facts<'_>) -> Result<Value
     let request = &container.request;
     let options = &request.options;
     let security = Security::parse(&options.security_opt)?;
-    let capabilities = capabilities(request)?;
+    let capabilities = capabilities(request, facts.host)?;
     let user = user(request, user_text(container), facts.accounts)?;
     let hostname = hostname(container, facts.host);
     let mut process = json!({
@@ -264,9 +271,9 @@ pub(crate) fn exec_process(
     process::check_env(&request.env)?;
     let security = Security::parse(&container.request.options.security_opt)?;
     let capabilities = if request.privileged {
-        CapabilitySet::all()
+        CapabilitySet::all().within(&host.capabilities, &[])
     } else {
-        capabilities(&container.request)?
+        capabilities(&container.request, host)?
     };
     let user_text = request
         .user

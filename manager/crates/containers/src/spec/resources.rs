@@ -209,6 +209,7 @@ mod tests {
             cpus: 4,
             online_cpus: "0-3".into(),
             online_mems: "0".into(),
+            capabilities: croze_sys::caps::NAMES.to_vec(),
             apparmor: false,
             kernel: (6, 1),
             may_reset_oom_score: true,

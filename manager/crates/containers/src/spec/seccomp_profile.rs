@@ -95,6 +95,7 @@ mod tests {
             cpus: 1,
             online_cpus: "0".into(),
             online_mems: "0".into(),
+            capabilities: croze_sys::caps::NAMES.to_vec(),
             apparmor: false,
             kernel: (5, 10),
             may_reset_oom_score: true,

@@ -14,6 +14,7 @@ fn host() -> HostFacts {
         cpus: 2,
         online_cpus: "0-1".into(),
         online_mems: "0".into(),
+        capabilities: croze_sys::caps::NAMES.to_vec(),
         apparmor: false,
         kernel: (6, 1),
         may_reset_oom_score: true,
