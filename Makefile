@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR ?= auto
 
 PROGRAMS     := crozed croze croze-rt croze-shim croze-init
 
-.PHONY: help setup setup-tests build quickstart check test test-unit torture bench install uninstall clean
+.PHONY: help setup setup-tests build quickstart check test test-unit torture conformance bench install uninstall clean
 
 help: ## lists these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ test-unit: setup ## the unit tests only: no root, no programs of others
 
 torture: setup-tests build ## kill -9 at random and at every step, full disks, damaged files (docs/torture.md; a quarter of an hour)
 	@scripts/torture.sh
+
+conformance: setup-tests build ## crun's own tests against croze-rt, runc and crun, in one table (docs/conformance.md)
+	@scripts/conformance.sh
 
 bench: setup-tests build ## compares croze-rt with crun and runc, croze with podman and dockerd (docs/benchmarks.md)
 	@scripts/bench.sh

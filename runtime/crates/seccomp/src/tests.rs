@@ -115,7 +115,7 @@ fn every_action_has_its_return_value() {
         ));
         assert_eq!(ask(&program, X86_64, "mkdir", &[]), want, "{action}");
         assert_eq!(ask(&program, X86_64, "chdir", &[]), 0x0005_0063);
-        assert_eq!(program.listener, want == NOTIFY);
+        assert!(program.listener, "there is a path to send it to");
     }
 }
 
@@ -399,7 +399,8 @@ fn flags_are_numbers_of_the_kernel() {
         "SECCOMP_FILTER_FLAG_TSYNC","SECCOMP_FILTER_FLAG_SPEC_ALLOW","SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
         "syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
     );
-    assert_eq!(program.flags, 0b11_1111);
+    // All threads are one: TSYNC would only make the descriptor ambiguous.
+    assert_eq!(program.flags, 0b10_1110);
     let quiet =
         compile(r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}"#);
     assert_eq!((quiet.flags, quiet.listener), (0, false));
