@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::namespace::NetworkNamespace;
 use crate::output::{Ended, Output};
 use crate::programs::{bin, runtime_under_test};
 use crate::reaper::{self, Process};
@@ -25,6 +26,8 @@ pub struct Crozed<'scene> {
     run_root: PathBuf,
     socket: PathBuf,
     configuration: PathBuf,
+    /// The process id of the sleeper of the network namespace it runs in; `None`: the machine's own, where it makes no bridge.
+    namespace: RefCell<Option<i32>>,
     process: RefCell<Option<Process>>,
 }
 
@@ -83,6 +86,7 @@ impl<'scene> Crozed<'scene> {
             root: storage.join("root"),
             run_root: storage.join("run"),
             socket: storage.join("croze.sock"),
+            namespace: RefCell::new(None),
             process: RefCell::new(None),
         }
     }
@@ -112,6 +116,15 @@ impl<'scene> Crozed<'scene> {
         daemon
     }
 
+    /// Starts the daemon in a network namespace, from then on.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn launch_in(&self, namespace: &NetworkNamespace<'_>) -> Result<()> {
+        self.namespace.replace(Some(namespace.pid()));
+        self.launch()
+    }
+
     /// Starts the daemon again, after [`Crozed::kill`] or [`Crozed::stop`].
     ///
     /// # Errors
@@ -120,7 +133,20 @@ impl<'scene> Crozed<'scene> {
         if !self.configuration.exists() {
             self.configure("")?;
         }
-        let mut command = self.program()?;
+        let mut command = match *self.namespace.borrow() {
+            Some(pid) => {
+                let program = self.program()?;
+                let mut command = reaper::command("nsenter");
+                command.arg(format!("--net=/proc/{pid}/ns/net")).arg("--");
+                command.arg(program.get_program()).args(program.get_args());
+                command
+            }
+            None => {
+                let mut command = self.program()?;
+                command.args(["--default-network", "none"]);
+                command
+            }
+        };
         command
             .arg("--root")
             .arg(&self.root)

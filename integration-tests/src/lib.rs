@@ -34,6 +34,7 @@ mod host;
 mod hostile;
 mod image;
 mod layer_tar;
+mod namespace;
 mod output;
 mod peers;
 mod programs;
@@ -57,6 +58,7 @@ pub use host::{cgroup_directories, cgroup_file, is_alive, process_ids_in_cgroup}
 pub use hostile::{Hostile, Reply};
 pub use image::{ImageLayout, LayerBuilder, digest};
 pub use layer_tar::{Entry, LayerTar};
+pub use namespace::NetworkNamespace;
 pub use output::{Ended, Output};
 pub use peers::{Dockerd, Network, Podman};
 pub use programs::{bin, busybox, runtime_under_test};

@@ -29,6 +29,12 @@ pub(crate) struct Args {
     /// Program for containers with --init: a path, or a name looked for beside crozed and in PATH [default: croze-init]
     #[arg(long, value_name = "PATH")]
     pub(crate) init: Option<PathBuf>,
+    /// Network of containers that ask for none in particular: bridge, none or host [default: bridge]
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) default_network: Option<String>,
+    /// Name of the bridge network's interface, and of its packet filter tables [default: croze0]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bridge: Option<String>,
     /// What to log: error, warn, info, debug or trace, or directives such as info,croze_images=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,

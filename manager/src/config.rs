@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use croze_engine::Hosts;
+use croze_engine::{Hosts, NetworkSettings};
 use serde::Deserialize;
 
 use crate::args::{Args, LogFormat};
-use crate::registries;
+use crate::{network, registries};
 
 const DEFAULT_FILE: &str = "/etc/croze/croze.toml";
 const DEFAULT_ROOT: &str = "/var/lib/croze";
@@ -41,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     /// What is special about single registries.
     pub(crate) registries: Hosts,
+    /// How containers are connected.
+    pub(crate) network: NetworkSettings,
 }
 
 /// `[runtimes.NAME]`.
@@ -70,6 +72,8 @@ struct File {
     log_format: Option<LogFormat>,
     #[serde(default)]
     registries: registries::Files,
+    #[serde(default)]
+    network: network::File,
 }
 
 impl Config {
@@ -138,6 +142,7 @@ fn resolve(args: &Args, file: File, registries: Hosts) -> anyhow::Result<Config>
         .clone()
         .or(file.socket)
         .map_or_else(|| Ok(run_root.join("croze.sock")), |path| absolute(&path))?;
+    let network = network::resolve(args, &file.network)?;
     Ok(Config {
         root: absolute(&pick(&args.root, file.root, DEFAULT_ROOT))?,
         run_root,
@@ -153,6 +158,7 @@ fn resolve(args: &Args, file: File, registries: Hosts) -> anyhow::Result<Config>
             .unwrap_or_else(|| DEFAULT_LOG_LEVEL.to_owned()),
         log_format: args.log_format.or(file.log_format).unwrap_or_default(),
         registries,
+        network,
     })
 }
 

@@ -14,6 +14,7 @@ mod args;
 mod config;
 mod hello;
 mod logging;
+mod network;
 mod programs;
 mod registries;
 mod serve;

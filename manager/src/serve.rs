@@ -36,7 +36,10 @@ pub(crate) fn serve(config: &Config) -> anyhow::Result<()> {
         .thread_name("crozed")
         .build()
         .context("cannot start the asynchronous runtime")?;
-    let result = runtime.block_on(run(config, engine));
+    let result = runtime.block_on(run(config, engine.clone()));
+    // Whatever ended it: nobody is served any more, and what no container uses goes.
+    runtime.block_on(engine.close());
+    drop(engine);
     // Work that is under way on blocking threads is not waited for without end: recovery deals with what it leaves.
     runtime.shutdown_timeout(GRACE);
     result
@@ -54,6 +57,7 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
             created: hello::CREATED,
         }),
         registries: config.registries.clone(),
+        network: config.network.clone(),
     })
 }
 

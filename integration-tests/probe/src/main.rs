@@ -13,6 +13,8 @@
 //! croze-probe children N                   starts N stubborn children, prints their pids and "ready"
 //! croze-probe write PATH TEXT              writes a file
 //! croze-probe tty                          says whether stdin, stdout and stderr are terminals, and how large
+//! croze-probe serve PORT…                  answers TCP and UDP with the client's address, prints "ready"
+//! croze-probe ask tcp|udp ADDRESS:PORT     prints what such a server answers
 //! croze-probe attempt NAME…                tries privileged calls, prints {"NAME": "ok" or the errno's name}
 //! ```
 //!
@@ -22,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod attempts;
+mod network;
 mod report;
 mod workloads;
 
@@ -66,6 +69,8 @@ fn dispatch(arguments: &[String]) -> Outcome {
         ("write", [path, text]) => workloads::write_file(path, text),
         ("tty", []) => workloads::terminal(),
         ("attempt", names) => attempts::print(names),
+        ("serve", ports) => network::serve(ports),
+        ("ask", [protocol, address]) => network::ask(protocol, address),
         (other, rest) => Err(format!(
             "{other:?} with {} arguments is not known; see the source's head",
             rest.len()

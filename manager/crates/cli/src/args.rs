@@ -5,6 +5,7 @@
 
 mod container;
 mod listing;
+mod network;
 mod options;
 
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ use crate::values::{self, Tail};
 
 pub(crate) use container::{AttachOptions, ContainerArgs, CreateArgs, ExecArgs, PullPolicy, RunArgs};
 pub(crate) use listing::{ImagesArgs, InspectArgs, ObjectType, PsArgs};
+pub(crate) use network::{NetworkArgs, NetworkVerb, NetworkVerbArgs, PortArgs};
 pub(crate) use options::OptionArgs;
 
 /// croze runs containers: a client of the croze daemon.
@@ -75,6 +77,10 @@ pub(crate) enum Verb {
     Rm(RmArgs),
     /// Wait until containers have ended, and print their exit codes
     Wait(NamesArgs),
+    /// List a container's published ports
+    Port(PortArgs),
+    /// Look at networks
+    Network(NetworkVerbArgs),
     /// Show everything about containers or images, as a JSON array
     Inspect(InspectArgs),
     /// Show what happens, one line per event, until interrupted

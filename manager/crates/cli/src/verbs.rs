@@ -9,6 +9,7 @@ mod images;
 mod inspect;
 mod login;
 mod logs;
+mod networks;
 mod options;
 mod ps;
 mod run;
@@ -61,6 +62,8 @@ async fn dispatch(client: &Client, verb: Verb) -> Result<u8, Failure> {
         Verb::Kill(args) => containers::kill(client, &args).await,
         Verb::Rm(args) => containers::remove(client, &args).await,
         Verb::Wait(args) => containers::wait(client, &args).await,
+        Verb::Port(args) => networks::port(client, &args).await,
+        Verb::Network(args) => networks::network(client, &args.verb).await,
         Verb::Inspect(args) => inspect::inspect(client, &args).await,
         Verb::Events => system::events(client).await,
         Verb::Info => system::info(client).await,

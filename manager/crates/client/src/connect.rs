@@ -6,6 +6,7 @@ use croze_proto::API_VERSION;
 use croze_proto::v1::VersionRequest;
 use croze_proto::v1::containers_client::ContainersClient;
 use croze_proto::v1::images_client::ImagesClient;
+use croze_proto::v1::networks_client::NetworksClient;
 use croze_proto::v1::system_client::SystemClient;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -104,6 +105,12 @@ impl Client {
     #[must_use]
     pub fn containers(&self) -> ContainersClient<Channel> {
         ContainersClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Networks.
+    #[must_use]
+    pub fn networks(&self) -> NetworksClient<Channel> {
+        NetworksClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The daemon itself.

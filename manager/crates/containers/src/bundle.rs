@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::entries::remove_tree;
 use crate::error::ContainersError;
+use crate::networking::Attachment;
 use crate::record::Container;
 use crate::request::{BindMount, ExecRequest};
 use crate::runtimes::RuntimeProgram;
@@ -41,6 +42,7 @@ pub(crate) fn write(
     container: &Container,
     rootfs: &Path,
     pid_namespace: Option<&Path>,
+    attachment: &Attachment,
 ) -> Result<Launch> {
     let (run_dir, state_dir) = (
         settings.bundle_path(&container.id),
@@ -80,12 +82,18 @@ pub(crate) fn write(
         init: settings.init.as_deref(),
         devices: &devices,
         pid_namespace,
+        network_namespace: attachment.namespace.as_deref(),
     };
     let config = spec::generate(container, &facts)?;
     if let Some(cwd) = config["process"]["cwd"].as_str() {
         spec::root::create_dir(rootfs, cwd)?;
     }
-    spec::etc::write(&state_dir, spec::hostname(container, &host), &container.request)?;
+    spec::etc::write(
+        &state_dir,
+        spec::hostname(container, &host),
+        &container.request,
+        &attachment.addresses,
+    )?;
     let config_path = run_dir.join("config.json");
     fs::write(&config_path, config.to_string()).map_err(ContainersError::file("write", &config_path))?;
     let note_path = run_dir.join(RUNTIME_NOTE);

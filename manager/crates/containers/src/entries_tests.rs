@@ -1,7 +1,7 @@
 //! Records on a disk that takes them, or not.
 
 use super::*;
-use crate::request::Network;
+use crate::networking::Network;
 
 fn open(dir: &Path) -> (Store, Inner) {
     let store = Store::open(&dir.join("root")).unwrap();

@@ -30,6 +30,7 @@ mod launch;
 mod link;
 mod log_line;
 mod logs;
+mod networking;
 mod observe;
 mod options;
 mod record;
@@ -44,14 +45,14 @@ mod streams;
 mod types;
 
 pub use error::{ContainersError, classify_runtime_message};
+pub use networking::{Attachment, Network, NetworkOptions};
 pub use options::{
     CgroupView, DeviceMapping, Dns, ExtraHost, IpcMode, NamespaceModes, Options, PidMode, TmpfsMount, Ulimit,
 };
 pub use record::{Container, ExitStatus, ProcessIdentity, Refused, State, Transition};
 pub use remains::Remains;
 pub use request::{
-    BindMount, CreateRequest, ExecRequest, ImageFacts, IoConfig, Network, Propagation, Resources,
-    TerminalSize,
+    BindMount, CreateRequest, ExecRequest, ImageFacts, IoConfig, Propagation, Resources, TerminalSize,
 };
 pub use runtimes::{RuntimeProgram, Runtimes};
 pub use service::{

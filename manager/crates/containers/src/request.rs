@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use croze_model::{ContainerName, Platform};
+use croze_model::{ContainerName, ExposedPorts, Platform};
 use croze_store::Durable;
 use serde::{Deserialize, Serialize};
 
+use crate::networking::{Network, NetworkOptions};
 use crate::options::Options;
 
 /// A container as requested. The default is a container with the image's own settings, no network and no limit.
@@ -38,6 +39,8 @@ pub struct CreateRequest {
     pub mounts: Vec<BindMount>,
     /// The kind of network.
     pub network: Network,
+    /// Ports and addresses.
+    pub network_options: NetworkOptions,
     /// Limits.
     pub resources: Resources,
     /// Capabilities over the default ones: names with or without `CAP_`, or `ALL`.
@@ -148,28 +151,6 @@ impl Propagation {
     }
 }
 
-/// The kind of network.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Network {
-    /// A network namespace with nothing but a loopback.
-    #[default]
-    None,
-    /// The host's own.
-    Host,
-}
-
-impl Network {
-    /// The name users write.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Host => "host",
-        }
-    }
-}
-
 /// Limits of one container; `None` means that there is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -220,6 +201,8 @@ pub struct ImageFacts {
     pub stop_signal: Option<String>,
     /// Paths that the image declares as volumes.
     pub volumes: Vec<String>,
+    /// Ports that its programs listen on.
+    pub exposed_ports: Vec<ExposedPorts>,
 }
 
 impl ImageFacts {
@@ -242,6 +225,9 @@ impl ImageFacts {
         facts.stop_signal = config.stop_signal().clone();
         facts.volumes = config.volumes().clone().unwrap_or_default();
         facts.volumes.sort();
+        // What is no port is the image's mistake, and nobody's who runs it.
+        let exposed = config.exposed_ports().iter().flatten();
+        facts.exposed_ports = exposed.filter_map(|text| text.parse().ok()).collect();
         facts
     }
 }

@@ -19,8 +19,9 @@ use crate::error::ContainersError;
 use crate::launch;
 use crate::link::{DialError, Link};
 use crate::logs;
+use crate::networking::Attachment;
 use crate::observe;
-use crate::record::{Container, ExitStatus, State, Transition};
+use crate::record::{Container, ExitStatus, ProcessIdentity, State, Transition};
 use crate::relay::{self, AttachedLog};
 use crate::request::{CreateRequest, ExecRequest, ImageFacts, TerminalSize};
 use crate::spec;
@@ -122,7 +123,7 @@ impl Containers {
     /// # Errors
     ///
     /// [`ContainersError::Runtime`] with the runtime's words, [`ContainersError::Spec`], [`ContainersError::WrongState`] while it runs.
-    pub async fn prepare(&self, id: &ContainerId, rootfs: &Path) -> Result<()> {
+    pub async fn prepare(&self, id: &ContainerId, rootfs: &Path, attachment: &Attachment) -> Result<()> {
         let container = self.get(id)?;
         if container.state.is_running() {
             return Err(wrong_state(&container, "it must not run"));
@@ -155,7 +156,9 @@ impl Containers {
         let joined = self.pid_namespace(&container)?;
         self.inner.begin_run(id);
         let (inner, rootfs, of) = (Arc::clone(&self.inner), rootfs.to_path_buf(), container.clone());
-        let write = move || crate::bundle::write(&inner.settings, &of, &rootfs, joined.as_deref());
+        let attachment = attachment.clone();
+        let write =
+            move || crate::bundle::write(&inner.settings, &of, &rootfs, joined.as_deref(), &attachment);
         let launched = match blocking(write).await {
             Ok(message) => launch::launch(&self.inner.settings, &message).await,
             Err(error) => Err(error),
@@ -168,13 +171,29 @@ impl Containers {
         Ok(())
     }
 
-    /// Executes the command; prepares first if nobody has. Durable when it returns.
+    /// The first process of a container that is prepared or runs; `None` where there is none, or its shim does not say.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainersError::NotFound`].
+    pub async fn process(&self, id: &ContainerId) -> Result<Option<ProcessIdentity>> {
+        let container = self.get(id)?;
+        let Ok(mut link) = Link::dial(&self.run_dir(id), container.name.as_str()).await else {
+            return Ok(None);
+        };
+        let Ok(status) = link.status().await else {
+            return Ok(None);
+        };
+        Ok((status.pid > 0).then(|| observe::identity(status.pid, status.pid_start_ticks)))
+    }
+
+    /// Executes the command; prepares first, without a network to join, if nobody has. Durable when it returns.
     ///
     /// # Errors
     ///
     /// As [`Containers::prepare`]; the container is then `Exited` with code 127, 126 or 128.
     pub async fn start(&self, id: &ContainerId, rootfs: &Path) -> Result<()> {
-        self.prepare(id, rootfs).await?;
+        self.prepare(id, rootfs, &Attachment::default()).await?;
         let container = self.get(id)?;
         let starting = self.inner.starting(id)?;
         let _end_is_recorded_later = starting.lock().await;

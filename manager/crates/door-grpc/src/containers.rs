@@ -13,7 +13,7 @@ use croze_proto::v1::containers_server::Containers;
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{decode, encode, presence, status, streams};
+use crate::{decode, encode, networks, presence, status, streams};
 
 /// The service.
 #[derive(Debug)]
@@ -43,9 +43,15 @@ impl Containers for Door {
         request: Request<v1::CreateContainerRequest>,
     ) -> Result<Response<v1::CreateContainerResponse>, Status> {
         let client_gone = presence::gone(&request);
+        let mut message = request.into_inner();
+        let (network, options) = (
+            std::mem::take(&mut message.network),
+            message.network_options.take(),
+        );
+        let request = networks::decode(&self.engine, &network, options, decode::create(message)?)?;
         let created = self
             .engine
-            .create_for(decode::create(request.into_inner())?, client_gone)
+            .create_for(request, client_gone)
             .await
             .map_err(refuse)?;
         Ok(Response::new(v1::CreateContainerResponse {
@@ -136,7 +142,11 @@ impl Containers for Door {
         });
         let containers = containers
             .iter()
-            .map(|container| encode::summary(container, encode::arguments(container)))
+            .map(|container| {
+                let mut summary = encode::summary(container, encode::arguments(container));
+                networks::complete(&self.engine, container, &mut summary);
+                summary
+            })
             .collect();
         Ok(Response::new(v1::ListContainersResponse { containers }))
     }
@@ -150,7 +160,12 @@ impl Containers for Door {
             .inspect(&request.into_inner().container)
             .await
             .map_err(refuse)?;
-        Ok(Response::new(encode::inspection(inspection)))
+        let container = inspection.container.clone();
+        let mut message = encode::inspection(inspection);
+        if let Some(summary) = &mut message.summary {
+            networks::complete(&self.engine, &container, summary);
+        }
+        Ok(Response::new(message))
     }
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {

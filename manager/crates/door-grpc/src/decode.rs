@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use croze_engine::{
-    BindMount, CreateRequest, ExecContainerRequest, ExecRequest, IoConfig, Network, Propagation, Resources,
-    TerminalSize,
+    BindMount, CreateRequest, ExecContainerRequest, ExecRequest, IoConfig, Network, NetworkOptions,
+    Propagation, Resources, TerminalSize,
 };
 use croze_model::{Credentials, Secret};
 use croze_proto::v1;
@@ -35,7 +35,9 @@ pub(crate) fn create(message: v1::CreateContainerRequest) -> Result<CreateReques
             stdin_once: message.stdin_once,
         },
         mounts: message.mounts.into_iter().map(mount).collect::<Result<_, _>>()?,
-        network: network(&message.network)?,
+        // The door completes it: the default is the engine's to know.
+        network: Network::default(),
+        network_options: NetworkOptions::default(),
         resources: resources(message.resources.unwrap_or_default()),
         cap_add: message.cap_add,
         cap_drop: message.cap_drop,
@@ -123,21 +125,6 @@ fn mount(message: v1::Mount) -> Result<BindMount, Status> {
     })
 }
 
-fn network(name: &str) -> Result<Network, Status> {
-    match name {
-        "" | "none" => Ok(Network::None),
-        "host" => Ok(Network::Host),
-        other => Err(crate::status::of(
-            &croze_model::Error::new(
-                croze_model::ErrorKind::InvalidArgument,
-                "create",
-                format!("network {other} not found"),
-            )
-            .hint("the networks are none and host; bridge networks are not there yet"),
-        )),
-    }
-}
-
 fn resources(message: v1::Resources) -> Resources {
     let limit = |number: u64| Some(number).filter(|&number| number != 0);
     Resources {
@@ -188,7 +175,6 @@ mod tests {
                 propagation: "rshared".to_owned(),
                 ..Default::default()
             }],
-            network: "host".to_owned(),
             resources: Some(v1::Resources {
                 memory_bytes: 7,
                 memory_swap_bytes: -1,
@@ -202,7 +188,6 @@ mod tests {
         assert_eq!(request.entrypoint, Some(Vec::new()));
         assert_eq!(request.mounts[0].propagation, Propagation::Rshared);
         assert!(request.mounts[0].read_only && request.mounts[0].recursive);
-        assert_eq!(request.network, Network::Host);
         assert_eq!(
             (
                 request.resources.memory_bytes,
@@ -215,21 +200,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_decoded_is_refused() {
-        let message = |name: &str, network: &str, propagation: &str| v1::CreateContainerRequest {
+        let message = |name: &str, propagation: &str| v1::CreateContainerRequest {
             name: name.to_owned(),
-            network: network.to_owned(),
             mounts: vec![v1::Mount {
                 propagation: propagation.to_owned(),
                 ..Default::default()
             }],
             ..Default::default()
         };
-        assert!(create(message("", "", "")).is_ok());
-        for bad in [
-            message("-x", "", ""),
-            message("", "bridge", ""),
-            message("", "", "sideways"),
-        ] {
+        assert!(create(message("", "")).is_ok());
+        for bad in [message("-x", ""), message("", "sideways")] {
             assert_eq!(create(bad).unwrap_err().code(), tonic::Code::InvalidArgument);
         }
         assert_eq!(

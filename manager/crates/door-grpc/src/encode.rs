@@ -1,10 +1,12 @@
 //! From the engine's answers to the wire's messages.
 
 use croze_engine::{
-    BindMount, Container, ExitStatus, Image, ImageDetails, Inspection, LogEntry, Network, Output,
-    Propagation, Resources, State,
+    BindMount, Container, ExitStatus, Image, ImageDetails, Inspection, LogEntry, Output, Propagation,
+    Resources, State,
 };
 use croze_proto::v1;
+
+use crate::networks;
 
 use crate::options;
 
@@ -35,7 +37,11 @@ pub(crate) fn summary(container: &Container, args: Vec<String>) -> v1::Container
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect(),
         mounts: container.request.mounts.iter().map(mount).collect(),
-        network: network(container.request.network),
+        network: container.request.network.name(),
+        // The door adds them: they are the engine's to know.
+        ports: Vec::new(),
+        exposed_ports: Vec::new(),
+        endpoint: None,
     }
 }
 
@@ -80,7 +86,8 @@ pub(crate) fn inspection(inspection: Inspection) -> v1::InspectContainerResponse
         tty: request.io.tty,
         open_stdin: request.io.open_stdin,
         mounts: request.mounts.iter().map(mount).collect(),
-        network: network(request.network),
+        network: request.network.name(),
+        network_options: Some(networks::encode_options(&request.network_options)),
         resources: Some(resources(&request.resources)),
         auto_remove: request.auto_remove,
         stop_signal: inspection.stop_signal,
@@ -96,10 +103,6 @@ pub(crate) fn inspection(inspection: Inspection) -> v1::InspectContainerResponse
         read_only: request.read_only,
         image_volumes: inspection.container.image.volumes,
     }
-}
-
-fn network(network: Network) -> String {
-    network.as_str().to_owned()
 }
 
 fn mount(mount: &BindMount) -> v1::Mount {

@@ -15,6 +15,7 @@ mod containers;
 mod decode;
 mod encode;
 mod images;
+mod networks;
 mod options;
 mod presence;
 mod status;
@@ -27,6 +28,7 @@ use croze_engine::Engine;
 use croze_proto::API_DESCRIPTORS;
 use croze_proto::v1::containers_server::ContainersServer;
 use croze_proto::v1::images_server::ImagesServer;
+use croze_proto::v1::networks_server::NetworksServer;
 use croze_proto::v1::system_server::SystemServer;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -61,6 +63,7 @@ pub async fn serve(
         .add_optional_service(reflection)
         .add_service(ImagesServer::new(images::Door::new(engine.clone())))
         .add_service(ContainersServer::new(containers::Door::new(engine.clone())))
+        .add_service(NetworksServer::new(networks::Door::new(engine.clone())))
         .add_service(SystemServer::new(system::Door::new(engine)))
         .serve_with_incoming_shutdown(presence::watched(UnixListenerStream::new(listener)), shutdown)
         .await

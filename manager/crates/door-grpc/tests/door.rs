@@ -41,6 +41,7 @@ async fn server(dir: &Path) -> Option<Server> {
             created: Some(1_700_000_000),
         }),
         registries: croze_engine::Hosts::default(),
+        network: croze_engine::NetworkSettings::default(),
     };
     let engine = tokio::task::spawn_blocking(|| Engine::open(settings))
         .await
@@ -188,7 +189,7 @@ async fn an_error_arrives_whole() {
     );
 
     let bad = CreateContainerRequest {
-        network: "bridge".to_owned(),
+        network: "nowhere".to_owned(),
         ..create("other")
     };
     let error: Error = server
@@ -200,7 +201,7 @@ async fn an_error_arrives_whole() {
         .into();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
-        (Some(ErrorKind::InvalidArgument), "network bridge not found")
+        (Some(ErrorKind::InvalidArgument), "network nowhere not found")
     );
 }
 

@@ -82,11 +82,7 @@ impl Engine {
                 engine.waiting().over(&id);
                 return Ok(());
             }
-            let result = async {
-                let rootfs = engine.mount_rootfs(&id).await?;
-                Ok(engine.containers().prepare(&id, &rootfs).await?)
-            }
-            .await;
+            let result = engine.prepare_locked(&id).await.map(drop);
             let result = result.map_err(|error| engine.name_full_disk(error));
             if result.is_err() {
                 engine.waiting().over(&id);

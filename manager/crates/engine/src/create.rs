@@ -3,6 +3,7 @@
 //! | step | undo |
 //! |---|---|
 //! | hold the image against removal | released when the verb ends |
+//! | check what is asked of the network | none: only read |
 //! | find the image on this machine | none: only read |
 //! | make the snapshot | remove it |
 //! | store the record, which takes the name | none: it is the last step, and gives the name back itself when it fails |
@@ -58,7 +59,8 @@ impl Engine {
         .await
     }
 
-    async fn create_to_the_end(&self, request: CreateRequest) -> Result<Created> {
+    async fn create_to_the_end(&self, mut request: CreateRequest) -> Result<Created> {
+        let warnings = self.resolve_network(&mut request).await?;
         let _image_stays = self.image_gate().read().await;
         let image = self.image_to_run(&request.image).await?;
         let warning = check_platform(&request, &image)?;
@@ -77,6 +79,7 @@ impl Engine {
 
         match self.store_record(&id, request, &image).await {
             Ok(mut created) => {
+                created.warnings.extend(warnings);
                 created.warnings.extend(warning);
                 let image = image.image.id.to_string();
                 let about = [("name", created.name.as_str()), ("image", image.as_str())];

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use croze_containers::{Containers, Runtimes};
 use croze_images::Images;
 use croze_model::{Error, ErrorKind, Result};
+use croze_networks::Networks;
 use croze_registry::{Hosts, Registry};
 use croze_snapshots::Snapshots;
 use croze_store::{Lock, Store, StoreError, create_private_dir};
@@ -15,6 +16,7 @@ use tokio::sync::{RwLock, broadcast};
 
 use crate::events::{Bus, Event};
 use crate::locks::Locks;
+use crate::network::NetworkSettings;
 use crate::waiting::Waiting;
 
 /// So many failed undos are remembered; older ones are in the log.
@@ -37,6 +39,8 @@ pub struct Settings {
     pub init: Option<PathBuf>,
     /// What the image `croze/hello` is made of, where this build carries it.
     pub hello: Option<Hello>,
+    /// How containers are connected.
+    pub network: NetworkSettings,
 }
 
 /// The program of the image `croze/hello`.
@@ -61,6 +65,7 @@ struct Inner {
     registry: Registry,
     snapshots: Snapshots,
     containers: Containers,
+    networks: Networks,
     bus: Bus,
     locks: Locks,
     waiting: Waiting,
@@ -96,6 +101,7 @@ impl Engine {
         let registry = Registry::new(settings.registries.clone());
         let images = Images::open(&settings.root, snapshots.clone(), registry.clone())?;
         let containers = Containers::open(&store, container_settings(&settings))?;
+        let networks = Networks::open(network_settings(&settings))?;
         let runtime_version =
             crate::host::runtime_version(&settings.runtimes.default_program(), crate::host::VERSION_LIMIT);
         let inner = Inner {
@@ -104,6 +110,7 @@ impl Engine {
             registry,
             snapshots,
             containers,
+            networks,
             bus: Bus::default(),
             locks: Locks::default(),
             waiting: Waiting::default(),
@@ -142,6 +149,10 @@ impl Engine {
 
     pub(crate) fn containers(&self) -> &Containers {
         &self.inner.containers
+    }
+
+    pub(crate) fn networks(&self) -> &Networks {
+        &self.inner.networks
     }
 
     pub(crate) fn bus(&self) -> &Bus {
@@ -214,6 +225,15 @@ fn run_root_taken(error: StoreError) -> Error {
         )
     } else {
         error
+    }
+}
+
+fn network_settings(settings: &Settings) -> croze_networks::Settings {
+    croze_networks::Settings {
+        root: settings.root.clone(),
+        run_root: settings.run_root.clone(),
+        shim: settings.shim.clone(),
+        bridge: settings.network.bridge.clone(),
     }
 }
 

@@ -81,6 +81,7 @@ impl Engine {
             .filter(|container| container.state.is_running())
             .count();
         let mut warnings = self.leftovers();
+        warnings.extend(self.network_warnings().await);
         warnings.extend(containers.iter().filter_map(|container| match &container.state {
             State::Dead { reason } => Some(format!("container {} cannot be used: {reason}", container.name)),
             _ => None,

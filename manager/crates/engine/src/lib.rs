@@ -4,16 +4,18 @@
 //!   door --request--> Engine --+--> images       what exists to be run, and how it is fetched
 //!                              +--> snapshots    a writable file system per container
 //!                              +--> containers   records, shims, processes, logs
+//!                              +--> networks     namespaces, addresses, published ports
 //!                              `--> events       what happened, for whoever listens
 //! ```
 //!
-//! Images and containers do not know each other: the engine joins them. A container `ID` is joined from three things that carry its id:
+//! Images and containers do not know each other: the engine joins them. A container `ID` is joined from four things that carry its id:
 //!
 //! | thing | made by | where |
 //! |---|---|---|
 //! | active snapshot `ID` | create | `<root>/snapshots` |
 //! | record of container `ID` | create, after the snapshot | `<root>/containers` |
 //! | overlay mount | the first start, or attach before it | `<run root>/rootfs/ID` |
+//! | endpoint, on the bridge network | the same, and taken back at each end | `<run root>/network`, `<run root>/netns/ID` |
 //!
 //! Invariants:
 //! - A verb that changes something runs to its end even if its caller goes away; only pulls are cancelled with their caller.
@@ -37,6 +39,7 @@ mod images;
 mod lifecycle;
 mod locks;
 mod names;
+mod network;
 mod operation;
 mod recovery;
 mod rootfs;
@@ -52,16 +55,20 @@ pub use lifecycle::{
     KillRequest, ListRequest, LogsRequest, RemoveRequest, ResizeRequest, StartRequest, StopRequest,
     WaitRequest,
 };
+pub use network::NetworkSettings;
 pub use operation::Operation;
 
 pub use croze_containers::{
     BindMount, CgroupView, Container, CreateRequest, Created, DeviceMapping, Dns, ExecRequest, ExitStatus,
     ExtraHost, Input, Inspection, IoConfig, IpcMode, LogEntry, LogOptions, LogStream, NamespaceModes,
-    Network, Options, Output, PidMode, ProcessStream, Propagation, Resources, RuntimeProgram, Runtimes,
-    State, TerminalSize, TmpfsMount, Ulimit,
+    Network, NetworkOptions, Options, Output, PidMode, ProcessStream, Propagation, Resources, RuntimeProgram,
+    Runtimes, State, TerminalSize, TmpfsMount, Ulimit,
 };
 pub use croze_images::{
     Image, ImageDetails, LayerOrigin, LayerProgress, LayerState, PullPhase, PullState, Pulled, PulledLayer,
     Removed,
+};
+pub use croze_networks::{
+    Address, BridgeSettings, Endpoint, Ipv6, NetworkError, NetworkFacts, PublishedPort, Subnet,
 };
 pub use croze_registry::{ClientCertificate, Host, Hosts, LoggedIn};

@@ -1,5 +1,6 @@
 //! From start to removal: the verbs on one container, and what the daemon does when one ends.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use croze_containers::{
@@ -111,7 +112,7 @@ impl Engine {
     }
 
     async fn start_locked(&self, id: &ContainerId) -> Result<()> {
-        let rootfs = self.mount_rootfs(id).await?;
+        let rootfs = self.prepare_locked(id).await?;
         self.containers().start(id, &rootfs).await?;
         let container = self.containers().get(id)?;
         self.bus().tell(
@@ -121,6 +122,17 @@ impl Engine {
             &[("name", container.name.as_str())],
         );
         Ok(())
+    }
+
+    /// Brings a container to the point where only its command is to be executed: mounted, connected, its shim waiting, its ports served. Gives
+    /// the path of its root file system. One that is there already stays there. What a failure leaves is taken back by [`Engine::settle`].
+    pub(crate) async fn prepare_locked(&self, id: &ContainerId) -> Result<PathBuf> {
+        let container = self.containers().get(id)?;
+        let rootfs = self.mount_rootfs(id).await?;
+        let attachment = self.connect(&container).await?;
+        self.containers().prepare(id, &rootfs, &attachment).await?;
+        self.serve_ports(id).await?;
+        Ok(rootfs)
     }
 
     /// Sends the stop signal, and SIGKILL after a time. One that does not run is no error.
@@ -135,6 +147,7 @@ impl Engine {
             // with while this waits for it.
             drop(engine.locks().lock(&id).await);
             engine.containers().stop(&id, request.timeout).await?;
+            engine.disconnect_ended(&id).await;
             Ok(())
         })
         .await
@@ -156,7 +169,7 @@ impl Engine {
             // The kernel ends it now; whoever asked expects it to have ended, and may remove it next.
             match self.wait_for_killed(&id).await {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
+                _ => self.disconnect_ended(&id).await,
             }
         }
         Ok(())
@@ -171,7 +184,9 @@ impl Engine {
         if self.containers().get(&id)?.state == State::Created {
             return Ok(never_started());
         }
-        Ok(self.containers().wait(&id).await?)
+        let status = self.containers().wait(&id).await?;
+        self.disconnect_ended(&id).await;
+        Ok(status)
     }
 
     /// Removes a container with its log and what it wrote; gives its id.
@@ -227,6 +242,7 @@ impl Engine {
     async fn remove_locked(&self, container: &Container) -> Result<()> {
         let id = &container.id;
         self.containers().remove(id).await?;
+        self.disconnect(id).await;
         if let Err(error) = self.discard_rootfs(id, container.request.durable()).await {
             let line = format!(
                 "cannot remove the root file system of container {}: {}",
@@ -305,6 +321,7 @@ impl Engine {
         if !self.vacate(&container).await {
             return;
         }
+        self.disconnect(id).await;
         let result = if container.request.auto_remove {
             self.remove_locked(&container).await
         } else {

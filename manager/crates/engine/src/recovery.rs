@@ -170,6 +170,7 @@ impl Engine {
             failed = report.failed.len(),
             "containers recovered"
         );
+        self.recover_network().await;
         self.reconcile().await;
         Ok(())
     }

@@ -47,6 +47,7 @@ fn life_with(dir: &Path, runtime: &Path, shim: &Path) -> Option<Life> {
         runtimes: Runtimes::single(runtime.to_owned()),
         shim: shim.to_owned(),
         init: None,
+        network: croze_engine::NetworkSettings::default(),
         hello: Some(Hello {
             program: PROGRAM,
             created: None,
@@ -451,6 +452,7 @@ fn root_and_run_root_belong_to_one_daemon() {
             shim: PathBuf::from("/bin/false"),
             registries: croze_engine::Hosts::default(),
             init: None,
+            network: croze_engine::NetworkSettings::default(),
             hello: None,
         };
         let error = Engine::open(settings).unwrap_err();

@@ -206,16 +206,6 @@ impl Networks {
     pub fn recover(&self, live: BTreeMap<ContainerId, ProcessMark>) -> Result<()> {
         let observed = self.observe(live)?;
         let actions = plan::plan(&observed);
-        {
-            let mut state = self.state();
-            for endpoint in &observed.endpoints {
-                if endpoint.boot_id == self.inner.boot_id {
-                    state
-                        .endpoints
-                        .insert(endpoint.container.clone(), endpoint.clone());
-                }
-            }
-        }
         // Those that are gone first, so that nothing of theirs is written into the rules.
         for action in &actions {
             if let Action::Release(id) = action {
@@ -242,7 +232,22 @@ impl Networks {
     }
 
     fn observe(&self, live: BTreeMap<ContainerId, ProcessMark>) -> Result<Observed> {
-        let endpoints = self.inner.endpoints.list()?;
+        // What was connected since this daemon was opened is no leftover, whatever is known of its container.
+        let (unverified, connected) = {
+            let mut state = self.state();
+            let unverified = std::mem::take(&mut state.unverified);
+            let connected: Vec<Endpoint> = state.endpoints.values().cloned().collect();
+            (unverified, connected)
+        };
+        let is_new =
+            |id: &ContainerId| !unverified.contains(id) && connected.iter().any(|e| e.container == *id);
+        let new_names: BTreeSet<String> = connected
+            .iter()
+            .filter(|endpoint| is_new(&endpoint.container))
+            .flat_map(|endpoint| [endpoint.interface.clone(), endpoint.container.to_string()])
+            .collect();
+        let mut endpoints = self.inner.endpoints.list()?;
+        endpoints.retain(|endpoint| !is_new(&endpoint.container));
         let links = Socket::open(Family::Route).and_then(|mut socket| route::links(&mut socket))?;
         let bridge = links
             .iter()
@@ -257,10 +262,10 @@ impl Networks {
                 .collect(),
             endpoints,
             live,
-            namespaces: self.pinned()?,
+            namespaces: self.pinned()?.difference(&new_names).cloned().collect(),
             bridge_ports: links
                 .iter()
-                .filter(|link| bridge.is_some() && link.master == bridge)
+                .filter(|link| bridge.is_some() && link.master == bridge && !new_names.contains(&link.name))
                 .map(|link| link.name.clone())
                 .collect(),
             interfaces: links.into_iter().map(|link| link.name).collect(),

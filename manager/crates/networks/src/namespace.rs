@@ -106,12 +106,9 @@ fn pin(path: &Path) -> Result<()> {
         .map_err(NetworkError::file("bind the network namespace on", path))
 }
 
-/// What interfaces of the calling thread's namespace shall begin with, and docker's defaults for unprivileged processes.
+/// What interfaces of the calling thread's namespace shall begin with.
 fn set_defaults(has_ipv6: bool) -> Result<()> {
-    let mut values = vec![
-        ("ipv4/ping_group_range", "0 2147483647"),
-        ("ipv4/ip_unprivileged_port_start", "0"),
-    ];
+    let mut values = Vec::new();
     if has_ipv6 {
         values.extend([
             // A container on the same bridge must not become the router of the others (CVE-2020-13401).

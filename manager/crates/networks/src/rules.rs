@@ -81,6 +81,11 @@ impl Mapping {
         }
     }
 
+    fn is_same_port(&self, other: &Self) -> bool {
+        (self.protocol, self.host, self.port) == (other.protocol, other.host, other.port)
+            && self.target.is_ipv4() == other.target.is_ipv4()
+    }
+
     /// Key and value as the map has them: each part begins at a multiple of four bytes.
     fn element(&self) -> filter::Element {
         let mut key = vec![self.protocol.number(), 0, 0, 0];
@@ -397,14 +402,24 @@ impl Filter {
 
     /// Lets these ports lead to their containers.
     pub(crate) fn publish(&mut self, mappings: &BTreeSet<Mapping>) -> Result<()> {
+        // Who holds the port's socket now is right: another one that had it has ended, and only not been taken back yet.
+        let replaced: BTreeSet<Mapping> = self
+            .mappings
+            .iter()
+            .filter(|old| mappings.iter().any(|new| new.is_same_port(old)))
+            .copied()
+            .collect();
+        self.withdraw(&replaced)?;
         self.mappings.extend(mappings);
         self.change(mappings, Change::Add)
     }
 
     /// Takes these ports back; those that are not there are no error.
     pub(crate) fn withdraw(&mut self, mappings: &BTreeSet<Mapping>) -> Result<()> {
-        self.mappings.retain(|mapping| !mappings.contains(mapping));
-        self.change(mappings, Change::Remove)
+        // The kernel knows elements by their ports alone: one that leads to somebody else by now is not to be touched.
+        let present: BTreeSet<Mapping> = self.mappings.intersection(mappings).copied().collect();
+        self.mappings.retain(|mapping| !present.contains(mapping));
+        self.change(&present, Change::Remove)
     }
 
     /// Sets what is published without writing it: [`Filter::write`] follows.

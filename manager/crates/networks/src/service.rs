@@ -144,6 +144,8 @@ pub(crate) struct State {
     pub(crate) up: Option<Up>,
     /// Connected containers.
     pub(crate) endpoints: BTreeMap<ContainerId, Endpoint>,
+    /// Those of them that an earlier daemon connected, until recovery has looked at them.
+    pub(crate) unverified: BTreeSet<ContainerId>,
     /// Bound sockets that no proxy has yet.
     pub(crate) pending: BTreeMap<ContainerId, Vec<Bound>>,
     /// Proxies that are children of this process.
@@ -174,13 +176,26 @@ impl Networks {
             what: "read the boot id".into(),
             source: std::io::Error::other(error),
         })?;
+        let endpoints = Records::<Endpoint>::flat(run.join("endpoints"));
+        // Their addresses and ports are taken until recovery has looked at them.
+        let found: BTreeMap<_, _> = endpoints
+            .list()?
+            .into_iter()
+            .filter(|endpoint| endpoint.boot_id == boot_id)
+            .map(|endpoint| (endpoint.container.clone(), endpoint))
+            .collect();
+        let state = State {
+            unverified: found.keys().cloned().collect(),
+            endpoints: found,
+            ..State::default()
+        };
         let inner = Inner {
             boot_id,
             networks: Records::flat(settings.root.join("networks")),
             host: Records::flat(&run),
-            endpoints: Records::flat(run.join("endpoints")),
+            endpoints,
             settings,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             watch: Mutex::default(),
         };
         Ok(Self {

@@ -6,6 +6,7 @@
 use clap::{Args, ValueEnum};
 use croze_client::v1::Mount;
 
+use super::network::NetworkArgs;
 use crate::args::OptionArgs;
 use crate::values::{self, DetachKeys};
 
@@ -56,9 +57,8 @@ pub(crate) struct ContainerArgs {
     /// Bind mounts.
     #[arg(help = "Bind a host directory or file: /HOST:/CONTAINER[:ro]", short, long, value_name = "MOUNT", value_parser = parse_volume)]
     pub(crate) volume: Vec<Mount>,
-    /// Network: none (no network but loopback) or host (the host's); bridge networks are not there yet
-    #[arg(long, alias = "net", value_name = "NETWORK", default_value = "none")]
-    pub(crate) network: String,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
     /// Limit of memory, such as 64m or 1g
     #[arg(short, long, value_name = "SIZE", value_parser = values::size_bytes)]
     pub(crate) memory: Option<u64>,
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(args.container.workdir.as_deref(), Some("/x"));
         assert_eq!(args.container.user.as_deref(), Some("1:2"));
         assert!(args.container.volume[0].read_only);
-        assert_eq!(args.container.network, "none");
+        assert_eq!(args.container.network.network, None);
         assert_eq!(args.container.pull, PullPolicy::Missing);
         assert!(args.attach.sig_proxy);
         assert!(!run(&["--sig-proxy=false", "i"]).unwrap().attach.sig_proxy);

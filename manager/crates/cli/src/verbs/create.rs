@@ -11,7 +11,7 @@ use crate::args::{ContainerArgs, PullPolicy};
 use crate::failure::Failure;
 use crate::verbs::cidfile::CidFile;
 use crate::verbs::images::{self, Source};
-use crate::verbs::options;
+use crate::verbs::{networks, options};
 use crate::{output, values};
 
 /// `croze create`
@@ -152,7 +152,8 @@ fn request(args: ContainerArgs, stdin: Stdin) -> Result<CreateContainerRequest, 
         open_stdin: args.interactive,
         stdin_once: args.interactive && stdin == Stdin::Attached,
         mounts: args.volume.into_iter().chain(binds).collect(),
-        network: args.network,
+        network_options: Some(networks::options(&args.network)),
+        network: args.network.network.unwrap_or_default(),
         resources: Some(limits),
         auto_remove: args.rm,
         labels,
@@ -194,6 +195,8 @@ mod tests {
     use clap::Parser as _;
 
     use croze_client::v1::ContainerOptions;
+
+    use croze_client::v1::NetworkOptions;
 
     use super::*;
     use crate::args::{Cli, Verb};
@@ -265,6 +268,7 @@ mod tests {
             open_stdin: true,
             stdin_once: true,
             network: "host".to_owned(),
+            network_options: Some(NetworkOptions::default()),
             resources: Some(Resources {
                 memory_bytes: 64 << 20,
                 nano_cpus: 500_000_000,

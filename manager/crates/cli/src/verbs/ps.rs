@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::human;
 use crate::listing::{Format, Title};
 use crate::template::{Method, Value, quoted};
+use crate::verbs::networks;
 
 /// docker's table.
 const TABLE: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
@@ -72,8 +73,7 @@ fn row(container: &ContainerSummary, whole: bool, now: Timestamp) -> Value {
         ("Mounts", mounts(&container.mounts, whole)),
         ("Names", container.name.clone()),
         ("Networks", container.network.clone()),
-        // No network publishes any.
-        ("Ports", String::new()),
+        ("Ports", networks::column(container)),
         ("RunningFor", human::ago(&container.created_at, now)),
         ("Size", "0B".to_owned()),
         ("State", state_name(container.state()).to_owned()),

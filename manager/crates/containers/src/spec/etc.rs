@@ -6,19 +6,28 @@ use std::path::Path;
 
 use super::SpecError;
 use crate::error::ContainersError;
+use crate::networking::Network;
 use crate::options::{Dns, ExtraHost, Options};
-use crate::request::{CreateRequest, Network};
+use crate::request::CreateRequest;
 
 /// systemd-resolved's list of the real servers, for hosts whose resolv.conf names its stub only.
 const RESOLVED_LIST: &str = "/run/systemd/resolve/resolv.conf";
 
-/// Writes the three files into `dir`.
-pub(crate) fn write(dir: &Path, hostname: &str, request: &CreateRequest) -> Result<(), ContainersError> {
+/// Writes the three files into `dir`; `addresses` are the container's own.
+pub(crate) fn write(
+    dir: &Path,
+    hostname: &str,
+    request: &CreateRequest,
+    addresses: &[IpAddr],
+) -> Result<(), ContainersError> {
     let host_file = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let own = host_file("/etc/resolv.conf");
     let (hosts, resolv) = match request.network {
         Network::Host => (host_file("/etc/hosts"), own),
-        Network::None => (hosts(), resolv_conf(&own, || host_file(RESOLVED_LIST))),
+        Network::None | Network::Bridge | Network::Container(_) => (
+            hosts(hostname, addresses),
+            resolv_conf(&own, || host_file(RESOLVED_LIST)),
+        ),
     };
     for (name, text) in [
         ("hosts", with_extra_hosts(hosts, &request.options.extra_hosts)),
@@ -85,14 +94,18 @@ pub(crate) fn check(options: &Options) -> Result<(), SpecError> {
     }
 }
 
-fn hosts() -> String {
-    "127.0.0.1\tlocalhost\n\
+fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
+    let own: String = addresses
+        .iter()
+        .map(|address| format!("{address}\t{hostname}\n"))
+        .collect();
+    let common = "127.0.0.1\tlocalhost\n\
      ::1\tlocalhost ip6-localhost ip6-loopback\n\
      fe00::0\tip6-localnet\n\
      ff00::0\tip6-mcastprefix\n\
      ff02::1\tip6-allnodes\n\
-     ff02::2\tip6-allrouters\n"
-        .into()
+     ff02::2\tip6-allrouters\n";
+    format!("{common}{own}")
 }
 
 /// The host's resolv.conf without servers that listen on the host's loopback: in another network namespace they are not there. If none is left, the

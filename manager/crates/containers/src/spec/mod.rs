@@ -33,8 +33,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::networking::Network;
 use crate::record::Container;
-use crate::request::{CreateRequest, ExecRequest, Network};
+use crate::request::{CreateRequest, ExecRequest};
 use capabilities::CapabilitySet;
 use devices::DeviceNode;
 use host::HostFacts;
@@ -82,12 +83,14 @@ pub(crate) struct Facts<'a> {
     pub(crate) devices: &'a [DeviceNode],
     /// The pid namespace of another container, where it is joined.
     pub(crate) pid_namespace: Option<&'a Path>,
+    /// The network namespace to join.
+    pub(crate) network_namespace: Option<&'a Path>,
 }
 
 /// The hostname of a container.
 pub(crate) fn hostname<'a>(container: &'a Container, host: &'a HostFacts) -> &'a str {
     let request = &container.request;
-    match (&request.hostname, request.network) {
+    match (&request.hostname, &request.network) {
         (Some(name), _) => name,
         (None, Network::Host) => &host.hostname,
         (None, _) if request.options.namespaces.host_uts => &host.hostname,
@@ -212,7 +215,7 @@ pub(crate) fn generate(container: &Container, facts: &Facts<'_>) -> Result<Value
         "mounts": mounts::mounts(request, facts)?,
         "annotations": annotations(container),
         "linux": {
-            "namespaces": namespaces::namespaces(request, facts.host, facts.pid_namespace),
+            "namespaces": namespaces::namespaces(request, facts),
             "cgroupsPath": format!("/croze/{}", container.id),
             "devices": devices::nodes(facts.devices),
             "resources": resources,

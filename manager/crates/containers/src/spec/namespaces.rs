@@ -1,14 +1,14 @@
 //! Namespaces, and the kernel parameters that belong to them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::SpecError;
 use super::host::HostFacts;
+use super::{Facts, SpecError};
+use crate::networking::Network;
 use crate::options::{CgroupView, IpcMode, Options, PidMode};
-use crate::request::{CreateRequest, Network};
+use crate::request::CreateRequest;
 
 /// Kernel parameters of the IPC namespace; besides all of `fs.mqueue.`.
 const IPC_SYSCTLS: [&str; 8] = [
@@ -43,7 +43,7 @@ pub(crate) fn check(request: &CreateRequest, host: &HostFacts) -> Result<(), Spe
 }
 
 /// The list of the OCI spec. A network namespace that is missing here is the host's.
-pub(crate) fn namespaces(request: &CreateRequest, host: &HostFacts, pid_namespace: Option<&Path>) -> Value {
+pub(crate) fn namespaces(request: &CreateRequest, facts: &Facts<'_>) -> Value {
     let modes = &request.options.namespaces;
     let mut list = vec![json!({ "type": "mount" })];
     let mut own = |kind: &str| list.push(json!({ "type": kind }));
@@ -53,22 +53,24 @@ pub(crate) fn namespaces(request: &CreateRequest, host: &HostFacts, pid_namespac
     if modes.ipc != IpcMode::Host {
         own("ipc");
     }
-    if request.network != Network::Host {
-        // A new one; the runtime brings its loopback up.
-        own("network");
-    }
     // On v1 docker shows the host's paths read-only, and programs have come to expect that.
     let private_cgroup = match modes.cgroup {
-        None => host.unified_cgroup,
+        None => facts.host.unified_cgroup,
         Some(view) => view == CgroupView::Private,
     };
     if private_cgroup {
         own("cgroup");
     }
-    match (&modes.pid, pid_namespace) {
+    match (&request.network, facts.network_namespace) {
+        (Network::Host, _) => {}
+        (_, Some(path)) => list.push(json!({ "type": "network", "path": path })),
+        // A new one; the runtime brings its loopback up.
+        (_, None) => list.push(json!({ "type": "network" })),
+    }
+    match (&modes.pid, facts.pid_namespace) {
         (PidMode::Host, _) => {}
         (PidMode::Container(_), Some(path)) => list.push(json!({ "type": "pid", "path": path })),
-        (PidMode::Private | PidMode::Container(_), _) => own("pid"),
+        (PidMode::Private | PidMode::Container(_), _) => list.push(json!({ "type": "pid" })),
     }
     Value::Array(list)
 }
@@ -76,7 +78,7 @@ pub(crate) fn namespaces(request: &CreateRequest, host: &HostFacts, pid_namespac
 /// The kernel parameters: docker's own, then those asked for.
 pub(crate) fn sysctls(request: &CreateRequest) -> Result<BTreeMap<String, String>, SpecError> {
     let mut all = BTreeMap::new();
-    if request.network != Network::Host {
+    if matches!(request.network, Network::None | Network::Bridge) {
         // Whoever has no capability may still bind port 80, and ping.
         all.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
         all.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());

@@ -52,6 +52,7 @@ fn spec_on(container: &Container, host: &HostFacts) -> Value {
         init: Some(Path::new("/opt/croze-init")),
         devices: &[],
         pid_namespace: None,
+        network_namespace: None,
     };
     generate(container, &facts).unwrap()
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use croze_containers::{
-    BindMount, ContainersError, CreateRequest, ExecRequest, Input, IoConfig, Propagation, Resources, State,
-    TerminalSize,
+    Attachment, BindMount, ContainersError, CreateRequest, ExecRequest, Input, IoConfig, Propagation,
+    Resources, State, TerminalSize,
 };
 use croze_model::ErrorKind;
 
@@ -70,7 +70,10 @@ fn attached_before_the_start_with_input() {
                 ..shell("cat; seq 1 1000000; exit 3")
             })
             .await;
-        host.containers.prepare(&id, &host.rootfs()).await.unwrap();
+        host.containers
+            .prepare(&id, &host.rootfs(), &Attachment::default())
+            .await
+            .unwrap();
         let stream = host.containers.attach(&id, true).await.unwrap();
         stream
             .input
@@ -108,7 +111,10 @@ fn a_terminal_has_a_size_and_both_directions() {
                 ..shell("read line; echo got $line; stty size; exit 4")
             })
             .await;
-        host.containers.prepare(&id, &host.rootfs()).await.unwrap();
+        host.containers
+            .prepare(&id, &host.rootfs(), &Attachment::default())
+            .await
+            .unwrap();
         let stream = host.containers.attach(&id, true).await.unwrap();
         stream
             .input

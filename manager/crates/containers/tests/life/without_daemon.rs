@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use croze_containers::{ContainersError, Remains, State};
+use croze_containers::{Attachment, ContainersError, Remains, State};
 use croze_model::ContainerId;
 
 use crate::host::{Host, life, shell, within};
@@ -25,7 +25,10 @@ fn life_goes_on_without_the_daemon() {
         let prepared = host.create(shell("exit 8")).await;
         host.start(&counting).await;
         host.start(&ending).await;
-        host.containers.prepare(&prepared, &host.rootfs()).await.unwrap();
+        host.containers
+            .prepare(&prepared, &host.rootfs(), &Attachment::default())
+            .await
+            .unwrap();
         // What a kill -9 leaves: no handle of this process is needed by anybody any more.
         let Host {
             dir,
@@ -107,7 +110,10 @@ fn the_same_container_runs_again_and_its_log_goes_on() {
         }
         assert_eq!(host.log(&id).await, "run\nrun\nrun\n");
         let prepared = host.create(shell("true")).await;
-        host.containers.prepare(&prepared, &host.rootfs()).await.unwrap();
+        host.containers
+            .prepare(&prepared, &host.rootfs(), &Attachment::default())
+            .await
+            .unwrap();
         host.containers.remove(&prepared).await.unwrap();
         assert!(matches!(
             host.containers.get(&prepared),
@@ -148,7 +154,10 @@ fn what_runs_unrecorded_is_not_removed_but_recorded() {
     life(async {
         let host = Host::new();
         let id = host.create(shell("sleep 1000")).await;
-        host.containers.prepare(&id, &host.rootfs()).await.unwrap();
+        host.containers
+            .prepare(&id, &host.rootfs(), &Attachment::default())
+            .await
+            .unwrap();
         start_unrecorded(&host, &id);
         assert_eq!(host.containers.get(&id).unwrap().state, State::Created);
         let refused = within(host.containers.remove(&id)).await.unwrap_err();
@@ -170,7 +179,10 @@ fn a_start_that_cannot_be_recorded_leaves_nothing_running() {
     life(async {
         let host = Host::new();
         let id = host.create(shell("sleep 1000")).await;
-        host.containers.prepare(&id, &host.rootfs()).await.unwrap();
+        host.containers
+            .prepare(&id, &host.rootfs(), &Attachment::default())
+            .await
+            .unwrap();
         // A record cannot be stored where a directory is.
         let record = host
             .dir

@@ -61,8 +61,7 @@ fn a_container_has_what_docker_gives() {
     assert_eq!(endpoint.ipv4.address.to_string(), "172.30.0.2");
     assert_eq!(endpoint.mac.to_string(), "02:42:ac:1e:00:02");
     let inside = Space::of(&endpoint);
-    let shown =
-        inside.sh("ip address; ip route; ip -6 route; cat /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let shown = inside.sh("ip address; ip route; ip -6 route");
     for words in [
         "inet 172.30.0.2/16",
         "link/ether 02:42:ac:1e:00:02",
@@ -83,7 +82,6 @@ fn a_container_has_what_docker_gives() {
         "0\n",
         "CVE-2020-13401"
     );
-    assert!(shown.ends_with("\n0\n"), "unprivileged ports: {shown}");
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub(super) struct Streams {
 struct Pair {
     client: TcpStream,
     container: TcpStream,
+    connected: bool,
     /// From the client to the container.
     there: Direction,
     back: Direction,
@@ -92,11 +93,14 @@ impl Direction {
 
 impl Pair {
     fn pump(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        match self.container.take_error()? {
-            Some(error) => return Err(error),
-            // Not connected yet: its end of the epoll set says when.
-            None if self.container.peer_addr().is_err() => return Ok(true),
-            None => {}
+        if !self.connected {
+            match self.container.take_error()? {
+                Some(error) => return Err(error),
+                // Its end of the epoll set says when.
+                None if self.container.peer_addr().is_err() => return Ok(true),
+                // Asked once only: when both sides have ended there is no peer any more, yet what it sent is still to be read.
+                None => self.connected = true,
+            }
         }
         self.there.pump(&self.client, &self.container, buffer)?;
         self.back.pump(&self.container, &self.client, buffer)?;
@@ -155,6 +159,7 @@ impl Streams {
         let pair = Pair {
             client,
             container: container.into(),
+            connected: false,
             there: Direction::default(),
             back: Direction::default(),
         };

@@ -4,6 +4,7 @@ use croze_client::v1::{ContainerState, InspectContainerResponse, Mount};
 use serde_json::{Value as Json, json};
 
 use super::host_config::host_config;
+use crate::verbs::networks;
 use crate::verbs::ps::state_name;
 
 /// Time of something that has not happened, as docker writes it.
@@ -43,7 +44,7 @@ pub(super) fn document(response: &InspectContainerResponse) -> Json {
         "Config": config(response),
         // Of Croze's own: docker would have made anonymous volumes.
         "Notes": notes(response),
-        "NetworkSettings": network(&response.network),
+        "NetworkSettings": networks::settings(&response.network, &summary),
     })
 }
 
@@ -72,7 +73,7 @@ fn state(response: &InspectContainerResponse) -> Json {
 fn config(response: &InspectContainerResponse) -> Json {
     let options = response.options.clone().unwrap_or_default();
     let summary = response.summary.clone().unwrap_or_default();
-    json!({
+    let mut config = json!({
         "Hostname": response.hostname,
         "Domainname": options.domainname,
         "User": response.user,
@@ -91,7 +92,13 @@ fn config(response: &InspectContainerResponse) -> Json {
         "OnBuild": null,
         "Labels": sorted(&summary.labels),
         "StopSignal": response.stop_signal,
-    })
+    });
+    let wanted = response.network_options.clone().unwrap_or_default();
+    // docker leaves it out where there is none.
+    if let Some(exposed) = networks::exposed(&summary, &wanted) {
+        config["ExposedPorts"] = exposed;
+    }
+    config
 }
 
 /// The paths that the image declares as volumes, as docker lists them.
@@ -113,46 +120,6 @@ fn notes(response: &InspectContainerResponse) -> Vec<String> {
             )
         })
         .collect()
-}
-
-/// Neither `none` nor `host` has an address or a port of its own.
-fn network(kind: &str) -> Json {
-    json!({
-        "Bridge": "",
-        "SandboxID": "",
-        "HairpinMode": false,
-        "LinkLocalIPv6Address": "",
-        "LinkLocalIPv6PrefixLen": 0,
-        "Ports": {},
-        "SandboxKey": "",
-        "SecondaryIPAddresses": null,
-        "SecondaryIPv6Addresses": null,
-        "EndpointID": "",
-        "Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "MacAddress": "",
-        "Networks": {
-            kind: {
-                "IPAMConfig": null,
-                "Links": null,
-                "Aliases": null,
-                "NetworkID": "",
-                "EndpointID": "",
-                "Gateway": "",
-                "IPAddress": "",
-                "IPPrefixLen": 0,
-                "IPv6Gateway": "",
-                "GlobalIPv6Address": "",
-                "GlobalIPv6PrefixLen": 0,
-                "MacAddress": "",
-                "DriverOpts": null,
-            },
-        },
-    })
 }
 
 /// A list that is not there is `null` to docker's readers.

@@ -6,12 +6,14 @@ use croze_client::v1::{ContainerOptions, InspectContainerResponse, Mount, Resour
 use serde_json::{Value as Json, json};
 
 use super::container::{or_null, sorted};
+use crate::verbs::networks;
 
 /// Bytes of `/dev/shm` unless somebody asked for others.
 const SHM_BYTES: u64 = 64 << 20;
 
 /// The object.
 pub(super) fn host_config(response: &InspectContainerResponse) -> Json {
+    let wanted = response.network_options.clone().unwrap_or_default();
     let limits = response.resources.clone().unwrap_or_default();
     let options = response.options.clone().unwrap_or_default();
     let binds: Vec<String> = response.mounts.iter().map(bind).collect();
@@ -22,7 +24,7 @@ pub(super) fn host_config(response: &InspectContainerResponse) -> Json {
         "ContainerIDFile": "",
         "LogConfig": {"Type": "json-file", "Config": {}},
         "NetworkMode": response.network,
-        "PortBindings": {},
+        "PortBindings": networks::bindings(&wanted),
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "AutoRemove": response.auto_remove,
         "VolumeDriver": "",
@@ -41,7 +43,7 @@ pub(super) fn host_config(response: &InspectContainerResponse) -> Json {
         "OomScoreAdj": options.oom_score_adj.unwrap_or(0),
         "PidMode": options.pid_mode,
         "Privileged": options.privileged,
-        "PublishAllPorts": false,
+        "PublishAllPorts": wanted.publish_all,
         "ReadonlyRootfs": response.read_only,
         "SecurityOpt": or_null(&options.security_opt),
         "UTSMode": options.uts_mode,
