@@ -51,7 +51,7 @@ trap 'exit 143' TERM
 
 title "1. start the daemon, with its state in $scratch"
 "$bin/crozed" --root "$scratch/root" --run-root "$scratch/run" --socket "$scratch/croze.sock" \
-    >"$scratch/crozed.log" 2>&1 &
+    --default-network none >"$scratch/crozed.log" 2>&1 &
 daemon=$!
 tries=0
 until "$bin/croze" version >/dev/null 2>&1; do
