@@ -72,6 +72,8 @@ suite() {
         echo THAWED >$frozen/freezer.state
         until rmdir $frozen 2>/dev/null || [ ! -d $frozen ]; do read -rt 0.1 <> <(:) || true; done
     fi
+    # Empty cgroups by the tests' names, which other runtimes leave behind.
+    find /sys/fs/cgroup -depth -type d -name 'test-tmp*' -exec rmdir {} + 2>/dev/null || true
 }
 
 [ -x "$tests/tests/init" ] || fetch
