@@ -3,12 +3,10 @@
 SHELL        := /bin/sh
 .DEFAULT_GOAL := help
 
-PREFIX       ?= /usr/local
-DESTDIR      ?=
+export PREFIX ?= /usr/local
+export DESTDIR ?=
 export CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
-
-PROGRAMS     := crozed croze croze-rt croze-shim croze-init
 
 .PHONY: help setup setup-tests build quickstart check test test-unit torture conformance bench install uninstall clean
 
@@ -45,16 +43,11 @@ conformance: setup-tests build ## crun's own tests against croze-rt, runc and cr
 bench: setup-tests build ## compares croze-rt with crun and runc, croze with podman and dockerd (docs/benchmarks.md)
 	@scripts/bench.sh
 
-install: build ## installs the programs under PREFIX (default /usr/local), below DESTDIR if that is set
-	@install -d "$(DESTDIR)$(PREFIX)/bin"
-	@for program in $(PROGRAMS); do \
-	  install -m 0755 "bin/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program" || exit 1; \
-	done
-	@echo "install: $(PROGRAMS) are in $(DESTDIR)$(PREFIX)/bin"
+install: build ## installs programs, manual pages, completions and a systemd unit under PREFIX (/usr/local), below DESTDIR if set
+	@scripts/install.sh install
 
-uninstall: ## removes the installed programs; images and containers under /var/lib/croze stay
-	@for program in $(PROGRAMS); do rm -f "$(DESTDIR)$(PREFIX)/bin/$$program"; done
-	@echo "uninstall: $(PROGRAMS) are gone from $(DESTDIR)$(PREFIX)/bin"
+uninstall: ## removes what install installed; images and containers under /var/lib/croze stay
+	@scripts/install.sh uninstall
 
 clean: ## removes what was built
 	@$(CARGO) clean --quiet && rm -rf bin

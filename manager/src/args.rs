@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// What to log: error, warn, info, debug or trace, or directives such as info,croze_images=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
+    /// Write the manual page to this file and end (for packagers)
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) man_page: Option<PathBuf>,
     /// How to log [default: text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,

@@ -21,9 +21,11 @@ mod serve;
 mod socket;
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser as _};
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
@@ -37,6 +39,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &args::Args) -> anyhow::Result<()> {
+    if let Some(path) = &args.man_page {
+        return write_man_page(path);
+    }
     // Whoever speaks TLS first needs a provider; there is one for the process.
     rustls::crypto::ring::default_provider()
         .install_default()
@@ -46,6 +51,15 @@ fn run(args: &args::Args) -> anyhow::Result<()> {
     // What must be private has its mode set; directories that users ask for are as docker makes them.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     serve::serve(&config)
+}
+
+fn write_man_page(path: &Path) -> anyhow::Result<()> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(args::Args::command())
+        .section("8")
+        .render(&mut page)
+        .context("cannot make the manual page")?;
+    std::fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Prints an error as the CLI does: what failed and why in one line, then what to do.

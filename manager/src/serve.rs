@@ -167,10 +167,15 @@ async fn run(config: &Config, engine: Engine) -> anyhow::Result<()> {
         root = %config.root.display(),
         "crozed is ready"
     );
+    // systemd (sd_notify(3)) starts what depends on the daemon now; elsewhere nobody listens, which is no failure.
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!("cannot tell the service manager that crozed is ready: {error}");
+    }
     tokio::select! {
         served = &mut serving => return served.context("cannot serve"),
         name = &mut ends => tracing::info!(signal = name, "crozed ends; containers go on"),
     }
+    sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
     tell.send(()).ok();
     match tokio::time::timeout(GRACE, serving).await {
         Ok(served) => served.context("cannot serve"),

@@ -85,6 +85,9 @@ pub(crate) enum Verb {
     Inspect(InspectArgs),
     /// Show what happens, one line per event, until interrupted
     Events,
+    /// Write the manual pages of croze and of each verb into a directory (for packagers)
+    #[command(hide = true)]
+    ManPages(ManPagesArgs),
     /// Show versions of client, daemon and runtime
     Version,
     /// Show what the daemon runs on and how much it holds
@@ -97,6 +100,14 @@ pub(crate) struct DaemonArgs {
     /// Arguments of crozed
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     pub(crate) args: Vec<OsString>,
+}
+
+/// `man-pages`
+#[derive(Debug, Args)]
+pub(crate) struct ManPagesArgs {
+    /// Where to; it must exist
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: std::path::PathBuf,
 }
 
 /// `pull`

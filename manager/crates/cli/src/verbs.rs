@@ -9,6 +9,7 @@ mod images;
 mod inspect;
 mod login;
 mod logs;
+mod man;
 mod networks;
 mod options;
 mod ps;
@@ -26,6 +27,7 @@ use crate::failure::{Failure, PLAIN_EXIT_CODE, USAGE_EXIT_CODE};
 pub(crate) async fn execute(cli: Cli) -> Result<u8, Failure> {
     let verb = match cli.verb {
         Verb::Daemon(args) => return daemon::exec(&args),
+        Verb::ManPages(args) => return man::write(&args),
         Verb::Version => return system::version(cli.host).await,
         Verb::Logout(args) => return login::logout(&args).await,
         verb => verb,
@@ -46,7 +48,7 @@ async fn dispatch(client: &Client, verb: Verb) -> Result<u8, Failure> {
     client.check_version().await?;
     match verb {
         // Done before there is a client.
-        Verb::Daemon(_) | Verb::Version | Verb::Logout(_) => Ok(0),
+        Verb::Daemon(_) | Verb::ManPages(_) | Verb::Version | Verb::Logout(_) => Ok(0),
         Verb::Login(args) => login::login(client, &args).await,
         Verb::Pull(args) => images::pull(client, &args).await,
         Verb::Images(args) => images::list(client, &args).await,
