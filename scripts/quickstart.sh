@@ -1,23 +1,38 @@
 #!/bin/sh
-# One container from start to end, with a daemon whose directories are its own; in the end every trace is removed.
+# A first look at Croze: containers from start to end, and a web page on a published port. The daemon's directories, bridge and network namespace
+# are its own, so that nothing of the host is touched; in the end every trace is removed, and looked for.
 set -eu
 
 fail() { printf 'quickstart: FAILED: %s\n' "$*" >&2; exit 1; }
 title() { printf '\n== %s\n' "$*"; }
 show() { printf '$ croze %s\n' "$*"; "$bin/croze" "$@"; }
 
+# Debian keeps network tools in sbin.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 [ "$(id -u)" = 0 ] || fail 'containers need root here: run it as root (sudo make quickstart)'
 
 bin=$PWD/bin
 scratch=$(mktemp -d /tmp/croze-quickstart-XXXXXX)
 export CROZE_HOST="unix://$scratch/croze.sock"
-name=quickstart
+# Named for this run; an interface's name has 15 characters at most.
+own=${scratch##*-}
+namespace=croze-qs-$own
+bridge=crozeqs-$own
+# In a network namespace of its own every port is free.
+port=8080
 daemon=
 
-cgroups() { find /sys/fs/cgroup -type d 2>/dev/null | sort; }
-interfaces() { find /sys/class/net -mindepth 1 | sort; }
-cgroups >"$scratch/cgroups.before"
-interfaces >"$scratch/interfaces.before"
+# What the host shows of cgroups, interfaces, network namespaces and packet filter tables.
+host_state() {
+    find /sys/fs/cgroup -type d 2>/dev/null | sed 's/^/cgroup /'
+    find /sys/class/net -mindepth 1 | sed 's/^/interface /'
+    ip netns list 2>/dev/null | sed 's/^/network namespace /'
+    if command -v nft >/dev/null 2>&1; then nft list tables 2>/dev/null || true; fi
+}
+host_state | sort >"$scratch/host.before"
+
+# in_namespace COMMAND...: as seen from the namespace in which the daemon lives.
+in_namespace() { nsenter --net="/run/netns/$namespace" "$@"; }
 
 # stop_daemon: tells it to end, and waits until it has.
 stop_daemon() {
@@ -27,18 +42,19 @@ stop_daemon() {
     daemon=
 }
 
-# Whatever happens: no container, no daemon, no directory stays. On the good path all of this finds nothing to do.
+# Whatever happens: no container, no daemon, no namespace, no directory stays. On the good path all of this finds nothing to do.
 clean_up() {
     code=$?
     trap - EXIT INT TERM
     if [ -n "$daemon" ]; then
-        "$bin/croze" rm -f "$name" >/dev/null 2>&1 || true
+        "$bin/croze" rm -f hello web >/dev/null 2>&1 || true
         stop_daemon
     fi
     if [ "$code" != 0 ] && [ -s "$scratch/crozed.log" ]; then
         printf '\nquickstart: the daemon said:\n' >&2
         tail -n 20 "$scratch/crozed.log" >&2
     fi
+    ip netns delete "$namespace" 2>/dev/null || true
     for point in $(cut -d' ' -f5 /proc/self/mountinfo | grep -F "$scratch" | sort -r); do
         umount -l "$point" 2>/dev/null || true
     done
@@ -49,9 +65,11 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-title "1. start the daemon, with its state in $scratch"
-"$bin/crozed" --root "$scratch/root" --run-root "$scratch/run" --socket "$scratch/croze.sock" \
-    --default-network none >"$scratch/crozed.log" 2>&1 &
+title "1. start the daemon: its state in $scratch, its network in a namespace of its own"
+ip netns add "$namespace"
+ip -n "$namespace" link set lo up
+in_namespace "$bin/crozed" --root "$scratch/root" --run-root "$scratch/run" --socket "$scratch/croze.sock" --bridge "$bridge" \
+    >"$scratch/crozed.log" 2>&1 &
 daemon=$!
 tries=0
 until "$bin/croze" version >/dev/null 2>&1; do
@@ -63,25 +81,37 @@ done
 show version
 
 title '2. run the embedded image croze/hello with 64 MiB of memory and half a CPU'
-show run --name "$name" -m 64m --cpus 0.5 croze/hello
+show run --name hello -m 64m --cpus 0.5 croze/hello
 
 title '3. the container has ended; its record stays until it is removed'
 show ps -a
 
 title '4. what it printed is kept by the shim, not by the daemon'
-show logs "$name" >"$scratch/logs"
+show logs hello >"$scratch/logs"
 [ "$(wc -l <"$scratch/logs")" -gt 1 ] || fail 'the log of the container is empty'
 head -n 6 "$scratch/logs"
 printf '  ... (%s lines)\n' "$(($(wc -l <"$scratch/logs") - 1))"
 
-title '5. the images there are'
+title "5. serve a web page from a second container, published on port $port"
+show run -d --name web -p "$port:8080" croze/hello serve
+show ps
+
+title '6. fetch that page through the published port'
+printf '$ croze-hello fetch http://127.0.0.1:%s/text\n' "$port"
+in_namespace "$bin/croze-hello" fetch "http://127.0.0.1:$port/text" >"$scratch/page" || fail 'the page cannot be fetched'
+grep -q 'Hello from Croze!' "$scratch/page" || fail "what was fetched is not the page: $(head -c 300 "$scratch/page")"
+grep -E 'Hello from|hostname|network' "$scratch/page"
+printf '  ... (%s lines)\n' "$(wc -l <"$scratch/page")"
+
+title '7. the images there are'
 show images
 
-title '6. remove the container and stop the daemon'
-show rm "$name"
+title '8. stop and remove the containers, stop the daemon'
+show stop web
+show rm hello web
 stop_daemon
 
-title '7. look for anything left behind'
+title '9. look for anything left behind'
 processes=$(for directory in /proc/[0-9]*; do
     # A process that ends meanwhile has nothing to say.
     { tr '\0' ' ' <"$directory/cmdline" | grep -F "$scratch"; } 2>/dev/null || true
@@ -89,13 +119,18 @@ done)
 [ -z "$processes" ] || fail "processes are left: $processes"
 mounts=$(grep -F "$scratch" /proc/self/mountinfo || true)
 [ -z "$mounts" ] || fail "mounts are left: $mounts"
-# Only new cgroups of ours count: others may come and go on a busy host.
-left=$(cgroups | comm -13 "$scratch/cgroups.before" - | grep -F croze || true)
-[ -z "$left" ] || fail "cgroups are left: $left"
-left=$(interfaces | comm -13 "$scratch/interfaces.before" - | grep -F croze || true)
-[ -z "$left" ] || fail "interfaces are left: $left"
+left=$(in_namespace sh -c 'cat /proc/net/dev' | grep -v -e '^Inter' -e '^ face' -e '^ *lo:' || true)
+[ -z "$left" ] || fail "interfaces are left in the daemon's namespace: $left"
+if command -v nft >/dev/null 2>&1; then
+    left=$(in_namespace nft list tables || true)
+    [ -z "$left" ] || fail "packet filter tables are left in the daemon's namespace: $left"
+fi
+ip netns delete "$namespace"
+# Only new things of ours count: others may come and go on a busy host.
+left=$(host_state | sort | comm -13 "$scratch/host.before" - | grep -F croze || true)
+[ -z "$left" ] || fail "this is left on the host: $left"
 rm -rf "$scratch"
 [ ! -e "$scratch" ] || fail "$scratch cannot be removed"
-echo 'no process, mount, cgroup, interface or directory is left'
+echo 'no process, mount, cgroup, interface, packet filter table, network namespace or directory is left'
 
-printf '\nquickstart: done. One container ran in isolation, and every trace of it is gone.\n'
+printf '\nquickstart: done. A container ran in isolation, another one served a page on a published port, and every trace of them is gone.\n'

@@ -59,7 +59,7 @@ add_musl() {
 case ${1:-} in
     build)
         name=setup
-        install_packages gcc=gcc make=make ld=binutils pkg-config=pkg-config /etc/ssl/certs/ca-certificates.crt=ca-certificates \
+        install_packages gcc=gcc make=make ld=binutils pkg-config=pkg-config ip=iproute2 nsenter=util-linux /etc/ssl/certs/ca-certificates.crt=ca-certificates \
             /usr/include/stdio.h=libc6-dev
         check_toolchain
         add_musl
