@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use croze_engine::{Engine, Event};
+use croze_engine::{Engine, Event, HostCheck, Verdict};
 use croze_proto::v1::system_server::System;
 use croze_proto::{API_VERSION, v1};
 use futures_util::{Stream, StreamExt as _};
@@ -61,6 +61,7 @@ impl System for Door {
             hostname: info.hostname,
             snapshotter: "overlay".to_owned(),
             warnings: info.warnings,
+            checks: info.checks.into_iter().map(check).collect(),
         }))
     }
 
@@ -82,6 +83,20 @@ fn message(event: Event) -> v1::Event {
         action: event.action.to_owned(),
         id: event.id,
         attributes: event.attributes.into_iter().collect(),
+    }
+}
+
+fn check(check: HostCheck) -> v1::HostCheck {
+    let verdict = match check.verdict {
+        Verdict::Ok => v1::HostVerdict::Ok,
+        Verdict::Partly => v1::HostVerdict::Partly,
+        Verdict::Missing => v1::HostVerdict::Missing,
+    };
+    v1::HostCheck {
+        name: check.name.to_owned(),
+        verdict: verdict.into(),
+        detail: check.detail,
+        hint: check.hint,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use croze_containers::{RuntimeProgram, State};
 use croze_model::{Platform, Result};
 
+use crate::checks::{HostCheck, HostFacts};
 use crate::engine::Engine;
 
 /// A runtime that does not say its version in this time has none.
@@ -57,6 +58,8 @@ pub struct Info {
     pub hostname: String,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// What the host can do for containers, and what it lacks.
+    pub checks: Vec<HostCheck>,
 }
 
 impl Engine {
@@ -103,6 +106,7 @@ impl Engine {
             memory_bytes: memory_bytes(&read("/proc/meminfo")),
             hostname: read("/proc/sys/kernel/hostname").trim().to_owned(),
             warnings,
+            checks: HostFacts::observe(&settings.root).checks(),
         })
     }
 }

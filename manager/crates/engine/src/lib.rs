@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod checks;
 mod create;
 mod engine;
 mod events;
@@ -47,6 +48,7 @@ mod undo;
 mod waiting;
 
 pub use attach::{AttachRequest, ExecContainerRequest};
+pub use checks::{HostCheck, Verdict};
 pub use engine::{Engine, Hello, Settings};
 pub use events::{Event, EventKind};
 pub use host::{Info, Version};
