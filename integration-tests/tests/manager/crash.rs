@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use croze_integration_tests::{Scene, is_alive, wait_until};
+use croze_integration_tests::{Scene, Terminal, is_alive, wait_until};
 use serde_json::json;
 
 use crate::Stage;
+
+/// How long anything here may take.
+const SOON: Duration = Duration::from_secs(20);
 
 fn lines_up_to(last: usize) -> String {
     (1..=last).map(|number| format!("line {number}\n")).collect()
@@ -172,6 +175,95 @@ fn a_killed_shim_is_noticed() -> Result<()> {
         stage.daemon.ok(&["ps", "-a"])?;
         stage.daemon.ok(&["rm", "-f", "orphan"])?;
         assert_eq!(stage.daemon.ok(&["ps", "-aq"])?.text(), "");
+        stage.daemon.finish()
+    })
+}
+
+/// Prints numbered lines, and each line that it is given.
+const ECHO: &str =
+    "/probe print 400 5 & while read -r line; do echo \"got $line\"; done; wait; exec /probe wait";
+
+#[test]
+fn after_a_kill_the_streams_of_pipes_go_on() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        stage.start("echo", &["-i"], &["/bin/sh", "-c", ECHO], "line 3\n")?;
+        let pid = stage.daemon.pid("echo")?;
+        stage.daemon.kill()?;
+        stage.daemon.launch()?;
+        assert_eq!(stage.daemon.pid("echo")?, pid, "it is the same process");
+
+        let follower = scene.start(stage.daemon.command(&["logs", "-f", "echo"])?)?;
+        let words = scene.path("words");
+        std::fs::write(&words, "one\ntwo\n")?;
+        let mut attach = stage.daemon.command(&["attach", "echo"])?;
+        attach.stdin(std::fs::File::open(&words)?);
+        let attached = scene.start(attach)?;
+        wait_until("input went in and output came out", SOON, || {
+            let output = attached.stdout();
+            Ok((output.contains("got one\n") && output.contains("got two\n")).then_some(()))
+        })?;
+        // Once more while both are connected: they see the connection end, and the next ones miss nothing.
+        stage.daemon.kill()?;
+        follower.wait(SOON)?;
+        attached.wait(SOON)?;
+        stage.daemon.launch()?;
+        let follower = scene.start(stage.daemon.command(&["logs", "-f", "echo"])?)?;
+        wait_until("the last line was followed", SOON, || {
+            Ok(follower.stdout().contains("line 400\n").then_some(()))
+        })?;
+        let waiter = scene.start(stage.daemon.command(&["wait", "echo"])?)?;
+        stage
+            .daemon
+            .croze(&["exec", "echo", "/probe", "exit", "9"])?
+            .code(9)?;
+        stage.daemon.ok(&["kill", "echo"])?;
+        assert_eq!(waiter.wait(SOON)?.success()?.text(), "137");
+        let followed = follower.wait(SOON)?.success()?.stdout;
+        let numbered: String = followed
+            .lines()
+            .filter(|line| line.starts_with("line "))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_eq!(numbered, lines_up_to(400), "every line once and in order");
+        assert_eq!(followed, stage.daemon.ok(&["logs", "echo"])?.stdout);
+        stage.daemon.ok(&["rm", "echo"])?;
+        stage.daemon.finish()
+    })
+}
+
+#[test]
+fn after_a_kill_the_terminal_goes_on() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        stage
+            .daemon
+            .ok(&["run", "-dit", "--name", "shell", &stage.image, "/bin/sh"])?;
+        let pid = stage.daemon.pid("shell")?;
+        for round in 1..=2 {
+            stage.daemon.kill()?;
+            stage.daemon.launch()?;
+            assert_eq!(stage.daemon.pid("shell")?, pid, "it is the same process");
+            let terminal = Terminal::open(scene, &stage.daemon.shell_words("attach shell")?)?;
+            // The prompt was printed before anybody looked.
+            terminal.type_line(&format!("echo round $(({round} + 0)) on a $(stty size | wc -w)"))?;
+            terminal.wait_for_line(&format!("round {round} on a 2"))?;
+            terminal.press("C-p")?;
+            terminal.press("C-q")?;
+            terminal.wait_for_end(0)?;
+        }
+        stage
+            .daemon
+            .croze(&["exec", "-t", "shell", "/probe", "exit", "4"])?
+            .code(4)?;
+        let log = stage.daemon.ok(&["logs", "shell"])?.stdout;
+        ensure!(
+            log.contains("round 1 on a 2") && log.contains("round 2 on a 2"),
+            "{log}"
+        );
+        stage.daemon.ok(&["stop", "-t", "1", "shell"])?;
+        stage.daemon.ok(&["wait", "shell"])?;
+        stage.daemon.ok(&["rm", "shell"])?;
         stage.daemon.finish()
     })
 }
