@@ -28,8 +28,7 @@ fn a_client_that_dies_between_create_and_start_leaves_what_dockers_leaves() -> R
                 // Its directory appears: the record is durable a moment later, and only then is the client answered.
                 let trap = Trap::arm(&[&daemon.root().join("containers")], 1, client.pid(), signal)?;
                 client.wait(SOON)?;
-                let sprung = trap.sprung();
-                drop(trap);
+                let sprung = trap.disarm();
                 met += usize::from(sprung);
                 let what = format!("{signal} {flags:?}");
                 // A client that was quicker than the trap is not what this is about; on a busy host the signal may even come after the start.

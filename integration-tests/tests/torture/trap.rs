@@ -59,18 +59,23 @@ impl Trap {
         })
     }
 
-    /// Whether it has sent the signal.
-    pub(crate) fn sprung(&self) -> bool {
+    /// Takes it away; says whether it has sent the signal. After this it does not.
+    pub(crate) fn disarm(mut self) -> bool {
+        self.end();
         self.shared.sprung.load(Ordering::SeqCst)
+    }
+
+    fn end(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
     }
 }
 
 impl Drop for Trap {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
+        self.end();
     }
 }
 

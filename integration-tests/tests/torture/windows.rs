@@ -53,8 +53,7 @@ impl Sweep<'_> {
             let output = scene
                 .start(daemon.command(self.request)?)?
                 .wait(Duration::from_secs(30))?;
-            let sprung = trap.sprung();
-            drop(trap);
+            let sprung = trap.disarm();
             if sprung {
                 cuts += 1;
                 daemon.kill()?;
@@ -68,7 +67,7 @@ impl Sweep<'_> {
             if !sprung {
                 ensure!(cuts > 0, "{} changed nothing", self.name);
                 return Ok(format!(
-                    "windows: {} was cut {cuts} times, at every {}. change",
+                    "windows: {} was cut {cuts} times, at one of {} changes",
                     self.name,
                     stride()
                 ));

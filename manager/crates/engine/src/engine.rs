@@ -203,7 +203,11 @@ impl Engine {
     /// Runtime and shim say that a disk is full in words of their own, which name neither the file system nor how full it is.
     pub(crate) fn name_full_disk(&self, error: Error) -> Error {
         // A runtime says nothing at all where there is no room for its log.
-        const WORDS: [&str; 3] = ["no space left on device", "disk quota exceeded", "and said nothing"];
+        const WORDS: [&str; 3] = [
+            "no space left on device",
+            "disk quota exceeded",
+            "and said nothing",
+        ];
         let said = error.one_line().to_ascii_lowercase();
         if error.advice().is_some() || !WORDS.iter().any(|words| said.contains(words)) {
             return error;
