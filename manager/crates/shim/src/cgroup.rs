@@ -2,6 +2,9 @@
 //!
 //! A shim moves itself to `/croze-shim/<id>` in the hierarchies that account for memory, CPU and processes, so that neither the container's limits nor the daemon's
 //! slice count it; where that is not permitted it stays where it is. Before it ends it moves to the root and removes the directory.
+//!
+//! On version 1 it moves as a thread, which it has only one of: moving a process takes a lock against every fork of the machine, and the
+//! runtime forks meanwhile (decision 5). That is also why it leaves the empty version 2 tree of a hybrid host alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,27 +62,57 @@ fn hierarchies() -> Vec<Hierarchy> {
     parse_hierarchies(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
 }
 
+impl Hierarchy {
+    fn entrance(&self) -> &'static str {
+        if self.controllers.is_empty() {
+            "cgroup.procs"
+        } else {
+            "tasks"
+        }
+    }
+}
+
+/// Those that a shim has a cgroup in: the ones of version 1 that matter, or else version 2.
+fn wanted(hierarchies: Vec<Hierarchy>) -> Vec<Hierarchy> {
+    let (second, mut first): (Vec<_>, Vec<_>) =
+        hierarchies.into_iter().partition(|h| h.controllers.is_empty());
+    first.retain(|h| h.controllers.iter().any(|c| WANTED.contains(&c.as_str())));
+    if first.is_empty() { second } else { first }
+}
+
 /// The shim's own directories; where it could not move, nothing.
 #[derive(Debug, Default)]
 pub(crate) struct OwnCgroup {
-    moved: Vec<(PathBuf, PathBuf)>,
+    moved: Vec<Moved>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Moved {
+    root: PathBuf,
+    dir: PathBuf,
+    /// The file of a cgroup that takes this process.
+    entrance: &'static str,
 }
 
 impl OwnCgroup {
     /// Moves this process; what is not permitted is left out.
     pub(crate) fn enter(id: &str) -> Self {
         let mut own = Self::default();
-        for hierarchy in hierarchies() {
-            let wanted = hierarchy.controllers.is_empty()
-                || hierarchy.controllers.iter().any(|c| WANTED.contains(&c.as_str()));
+        for hierarchy in wanted(hierarchies()) {
             let dir = hierarchy.mount.join(PARENT).join(id);
             // A shim that leaves at the same time may take the parent away in between.
-            let created = wanted && (0..3).any(|_| fs::create_dir_all(&dir).is_ok());
+            let created = (0..3).any(|_| fs::create_dir_all(&dir).is_ok());
             if !created {
                 continue;
             }
-            if fs::write(dir.join("cgroup.procs"), "0").is_ok() {
-                own.moved.push((hierarchy.mount, dir));
+            let entrance = hierarchy.entrance();
+            if fs::write(dir.join(entrance), "0").is_ok() {
+                own.moved.push(Moved {
+                    root: hierarchy.mount,
+                    dir,
+                    entrance,
+                });
             } else {
                 remove_empty(&dir);
             }
@@ -89,9 +122,9 @@ impl OwnCgroup {
 
     /// Moves back to the roots and removes the directories, as far as possible.
     pub(crate) fn leave(&mut self) {
-        for (mount, dir) in self.moved.drain(..) {
-            if fs::write(mount.join("cgroup.procs"), "0").is_ok() {
-                remove_empty(&dir);
+        for moved in self.moved.drain(..) {
+            if fs::write(moved.root.join(moved.entrance), "0").is_ok() {
+                remove_empty(&moved.dir);
             }
         }
     }
@@ -223,6 +256,25 @@ mod tests {
             Path::new("/sys/fs/cgroup/pids/croze/ab"),
             "the mount's root is taken off"
         );
+    }
+
+    #[test]
+    fn a_shim_enters_what_counts_by_the_door_without_a_lock() {
+        let entered = |mountinfo| -> Vec<(PathBuf, &str)> {
+            let entrance = |h: Hierarchy| (h.mount.clone(), h.entrance());
+            wanted(parse_hierarchies(mountinfo))
+                .into_iter()
+                .map(entrance)
+                .collect()
+        };
+        let first = ["memory", "cpu,cpuacct", "pids", "systemd"];
+        let first = first.map(|name| (Path::new("/sys/fs/cgroup").join(name), "tasks"));
+        assert_eq!(entered(HYBRID), first);
+        assert_eq!(
+            entered(UNIFIED),
+            [(PathBuf::from("/sys/fs/cgroup"), "cgroup.procs")]
+        );
+        assert_eq!(entered(""), []);
     }
 
     #[test]
