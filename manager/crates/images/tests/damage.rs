@@ -225,7 +225,9 @@ async fn what_cannot_be_read_is_told_and_can_be_removed() {
         }
     }
     // By its id, by its name.
-    assert_eq!(world.remove(&one.short()).await.unwrap().deleted, [one]);
+    let short = one.short();
+    let by_id = world.images.remove(&short, RemoveOptions::default(), &[]);
+    assert_eq!(by_id.await.unwrap().deleted, [one]);
     assert_eq!(world.remove("a/two:1").await.unwrap().deleted, [two]);
     assert_eq!(world.images.unreadable().await.unwrap(), [] as [String; 0]);
     assert_eq!(world.stored().layers, 1, "only the third one's is left");
