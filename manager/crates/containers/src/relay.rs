@@ -56,10 +56,15 @@ impl AttachedLog {
             let _guard = runtime.enter();
             Backlog::open(&self.path, position, self.state)
         });
-        match opened.await.ok()? {
-            Ok(backlog) => Some(backlog),
+        let log = path.display();
+        match opened.await {
+            Ok(Ok(backlog)) => Some(backlog),
+            Ok(Err(error)) => {
+                tracing::warn!(%log, %error, "an attached client has nothing to catch up from");
+                None
+            }
             Err(error) => {
-                tracing::warn!(log = %path.display(), %error, "an attached client has nothing to catch up from");
+                tracing::warn!(%log, %error, "an attached client has nothing to catch up from");
                 None
             }
         }
@@ -122,23 +127,32 @@ pub(crate) fn empty_stream() -> ProcessStream {
     }
 }
 
-/// Writes what the client sends; the writing half lives as long as the output does, because closing it means leaving.
+/// Writes what the client sends. The writing half lives as long as the output does and no longer, because closing it means leaving: a process that reads
+/// nothing lets the shim take no more, and a write that waits for that must not keep a client there that has gone.
 async fn relay_input(
     mut writer: OwnedWriteHalf,
+    next_id: u64,
+    stream_id: u64,
+    from_client: mpsc::Receiver<Input>,
+    mut is_over: oneshot::Receiver<()>,
+) {
+    tokio::select! {
+        biased;
+        // A frame may be torn here; nobody reads on behind it.
+        _ = &mut is_over => return,
+        () = write_input(&mut writer, next_id, stream_id, from_client) => {}
+    }
+    let _over = is_over.await;
+}
+
+/// Writes until the client has said all, or the shim takes no more.
+async fn write_input(
+    writer: &mut OwnedWriteHalf,
     mut next_id: u64,
     stream_id: u64,
     mut from_client: mpsc::Receiver<Input>,
-    mut is_over: oneshot::Receiver<()>,
 ) {
-    loop {
-        let input = tokio::select! {
-            input = from_client.recv() => input,
-            _ = &mut is_over => return,
-        };
-        let Some(input) = input else {
-            let _over = is_over.await;
-            return;
-        };
+    while let Some(input) = from_client.recv().await {
         for body in messages(input) {
             let id = if matches!(body, request::Body::ResizeStream(_)) {
                 next_id += 1;

@@ -180,6 +180,28 @@ async fn a_killed_shim_is_told_after_what_it_logged() {
     assert_eq!(items.last(), Some(&Output::Notice(CONNECTION_LOST.into())));
 }
 
+#[tokio::test]
+async fn a_client_that_goes_is_let_go_while_its_input_waits() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let (reader, writer) = ours.into_split();
+    let (input, from_client) = mpsc::channel(16);
+    let (over, is_over) = oneshot::channel();
+    let relay = tokio::spawn(relay_input(writer, 8, 7, from_client, is_over));
+    // Far more than a socket holds: with its first byte there, the rest waits.
+    let much = Bytes::from(vec![7; 4 << 20]);
+    input.send(Input::Stdin(much)).await.unwrap();
+    let mut first = [0];
+    tokio::io::AsyncReadExt::read_exact(&mut theirs, &mut first)
+        .await
+        .unwrap();
+    over.send(()).unwrap();
+    drop(reader);
+    tokio::time::timeout(Duration::from_secs(10), relay)
+        .await
+        .expect("the connection outlives its client")
+        .unwrap();
+}
+
 #[test]
 fn input_of_any_length_is_cut_into_messages_that_a_shim_takes() {
     let bytes = Bytes::from(vec![7; 3 * INPUT_PIECE + 1]);

@@ -154,7 +154,14 @@ impl Client {
 
     /// Says how far the output has come, once there is room again for a client from which some was kept.
     pub(crate) fn tell_gap(&mut self, log: &Log) {
-        let Some(role) = self.role.filter(|_| self.gap && !self.has_output()) else {
+        if !self.has_output() {
+            self.end_gap(log);
+        }
+    }
+
+    /// The same behind whatever is queued: at the end, after which no room is waited for. A client without a log learns only so that it lacks something.
+    pub(crate) fn end_gap(&mut self, log: &Log) {
+        let Some(role) = self.role.filter(|_| self.gap) else {
             return;
         };
         let (stdout_held, stderr_held) = log.held();
@@ -289,6 +296,49 @@ mod tests {
         patient.flush();
         patient.close(begun, None);
         assert!(!patient.is_over(begun + Duration::from_secs(3600)) && patient.deadline().is_none());
+    }
+
+    #[test]
+    fn a_gap_that_is_open_at_the_end_is_told_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::open(&dir.path().join("log")).unwrap();
+        let (mut client, mut peer) = pair();
+        client.role = Some(Role {
+            process: 0,
+            request: 7,
+            stdin: false,
+        });
+        client.send(7, reply::Body::Notice("x".repeat(1_000_000)));
+        client.flush();
+        client.gap = true;
+        log.push(crate::log::StreamKind::Stdout, b"left out\n", 0);
+        // In the midst of the output it waits until there is room; the end waits for none.
+        client.tell_gap(&log);
+        assert!(client.gap);
+        client.end_gap(&log);
+        client.send(7, reply::Body::Exit(croze_proto::shim::Exit::default()));
+        client.close(Instant::now(), None);
+        let mut bodies = Vec::new();
+        let mut received = Vec::new();
+        while bodies.len() < 3 {
+            client.flush();
+            let mut buffer = [0; 60_000];
+            let n = peer.read(&mut buffer).unwrap();
+            received.extend_from_slice(&buffer[..n]);
+            while let Some((header, rest)) = received.split_first_chunk::<4>()
+                && let Some(body) = rest.get(..u32::from_be_bytes(*header) as usize)
+            {
+                let length = 4 + body.len();
+                bodies.push(Reply::decode(body).unwrap().body.unwrap());
+                received.drain(..length);
+            }
+        }
+        assert!(
+            matches!(&bodies[1..], [reply::Body::Gap(gap), reply::Body::Exit(_)]
+                if gap.position == Some(log.position())),
+            "{:?}",
+            &bodies[1..]
+        );
     }
 
     #[test]

@@ -229,6 +229,7 @@ impl Shim {
         }
         for client in &mut self.clients {
             if let Some(role) = client.role.filter(|r| r.process == key) {
+                client.end_gap(&self.log);
                 client.send(role.request, reply::Body::Exit(exit_message(ended)));
                 client.flush();
                 // An exec's client may take its time while the container lives: its output is nowhere else. What others do not read in time they
