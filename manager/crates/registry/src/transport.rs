@@ -23,10 +23,23 @@ const MAX_PEM: u64 = 4 << 20;
 enum Key {
     /// For the world: HTTPS, through the system's proxy if there is one.
     Remote,
+    /// For this host in HTTPS: no proxy.
+    LocalTls,
     /// For this host: no proxy, and no certificates that would have to be read.
     Local,
     /// For a configured registry, by its name.
     Configured(String),
+}
+
+impl Key {
+    /// Whether all its addresses are on this host, so that the system's proxy is not asked.
+    fn is_local(&self) -> bool {
+        match self {
+            Self::Remote => false,
+            Self::LocalTls | Self::Local => true,
+            Self::Configured(name) => is_loopback(name),
+        }
+    }
 }
 
 /// The clients, each made when first needed: reading the system's certificates takes time, and may fail where no registry but a local one is
@@ -39,23 +52,14 @@ pub(crate) struct Clients {
 impl Clients {
     /// The client for an address.
     pub(crate) async fn of(&self, hosts: &Hosts, registry: &str, url: &Url) -> Result<Client, RegistryError> {
-        let local = is_loopback_url(url);
-        let configured = hosts
-            .at(url)
-            .filter(|(_, host)| url.scheme() == "https" && host.wants_tls());
-        let (key, host) = match configured {
-            Some((name, host)) => (Key::Configured(name.to_owned()), host.clone()),
-            // Without a certificate nobody on this host could be spoken to in TLS; with the system's, some can.
-            None if local && url.scheme() == "http" => (Key::Local, Host::default()),
-            None => (Key::Remote, Host::default()),
-        };
+        let (key, host) = choose(hosts, url);
         if let Some(client) = self.lock().get(&key) {
             return Ok(client.clone());
         }
         let name = registry.to_owned();
         let work = {
             let key = key.clone();
-            move || build(&key, &host, local, &name)
+            move || build(&key, &host, &name)
         };
         let built = tokio::task::spawn_blocking(work).await;
         let client = built.map_err(|_| RegistryError::CutOff {
@@ -69,23 +73,37 @@ impl Clients {
     }
 }
 
+/// Which client reaches an address, and what is configured for it.
+fn choose(hosts: &Hosts, url: &Url) -> (Key, Host) {
+    let configured = hosts
+        .at(url)
+        .filter(|(_, host)| url.scheme() == "https" && host.wants_tls());
+    match configured {
+        Some((name, host)) => (Key::Configured(name.to_owned()), host.clone()),
+        None if !is_loopback_url(url) => (Key::Remote, Host::default()),
+        // Without a certificate nobody on this host could be spoken to in TLS; with the system's, some can.
+        None if url.scheme() == "http" => (Key::Local, Host::default()),
+        None => (Key::LocalTls, Host::default()),
+    }
+}
+
 /// Whether an address is on the loopback interface by its text.
 pub(crate) fn is_loopback_url(url: &Url) -> bool {
     url.host_str().is_some_and(is_loopback)
 }
 
-fn build(key: &Key, host: &Host, local: bool, registry: &str) -> Result<Client, RegistryError> {
+fn build(key: &Key, host: &Host, registry: &str) -> Result<Client, RegistryError> {
     let mut builder = Client::builder()
         .user_agent(concat!("croze/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(SILENCE)
         // Followed by hand, so that credentials stay here.
         .redirect(redirect::Policy::none());
-    if local {
+    if key.is_local() {
         builder = builder.no_proxy();
     }
     builder = match key {
-        Key::Remote => builder,
+        Key::Remote | Key::LocalTls => builder,
         Key::Local => builder.tls_certs_only([]),
         Key::Configured(_) => tls(builder, host, registry)?,
     };
@@ -139,4 +157,45 @@ fn read(path: &Path, registry: &str, what: &'static str) -> Result<Vec<u8>, Regi
         return Err(failed(std::io::ErrorKind::FileTooLarge.into()));
     }
     std::fs::read(path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_on_this_host_shares_no_client_with_the_world() {
+        let host = |plain_http, insecure_skip_verify| Host {
+            plain_http,
+            insecure_skip_verify,
+            ..Host::default()
+        };
+        let hosts: Hosts = [
+            ("localhost:5000".to_owned(), host(Some(false), false)),
+            ("127.0.0.1:5001".to_owned(), host(None, true)),
+            ("r.example:5000".to_owned(), host(None, true)),
+        ]
+        .into_iter()
+        .collect();
+        for (address, expected, local) in [
+            ("http://localhost:5005/v2/", Key::Local, true),
+            ("https://localhost:5000/v2/", Key::LocalTls, true),
+            (
+                "https://127.0.0.1:5001/v2/",
+                Key::Configured("127.0.0.1:5001".into()),
+                true,
+            ),
+            (
+                "https://r.example:5000/v2/",
+                Key::Configured("r.example:5000".into()),
+                false,
+            ),
+            ("https://registry-1.docker.io/v2/", Key::Remote, false),
+            ("http://cdn.example/blob", Key::Remote, false),
+        ] {
+            let (key, _) = choose(&hosts, &address.parse().unwrap());
+            assert_eq!(key.is_local(), local, "{address}");
+            assert_eq!(key, expected, "{address}");
+        }
+    }
 }
