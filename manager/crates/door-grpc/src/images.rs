@@ -139,6 +139,7 @@ impl Images for Door {
         Ok(Response::new(v1::LoginResponse {
             registry: login.registry,
             identity_token: identity_token.unwrap_or_default(),
+            unchecked: login.unchecked,
         }))
     }
 }

@@ -18,7 +18,7 @@ use croze_model::{Credentials, Reference, Result, Secret};
 use http::{HeaderMap, StatusCode, header};
 use reqwest::{Response, Url};
 
-use crate::answer::{is_the_registrys, said, shown, small_body};
+use crate::answer::{in_brackets, is_busy, is_refusal, is_the_registrys, said, shown, small_body};
 use crate::auth::{Bearer, Challenge, TokenAnswer};
 use crate::client::{Ask, Proof, Registry, unreachable};
 use crate::endpoint::Endpoint;
@@ -43,6 +43,8 @@ pub struct LoggedIn {
     pub registry: String,
     /// What is to be kept instead of the password, where the registry gives that.
     pub identity_token: Option<Secret>,
+    /// The registry lets everybody in and has not looked at the credentials: they may be wrong.
+    pub unchecked: bool,
 }
 
 impl Registry {
@@ -59,13 +61,16 @@ impl Registry {
         let endpoint = Endpoint::of_registry(&registry, self.hosts());
         let address = endpoint.root_url();
         let ask = Ask::default();
-        let first = self.redirected(&endpoint, &address, &ask, None).await?;
+        let mut first = self.redirected(&endpoint, &address, &ask, None).await?;
         if first.status().is_success() {
-            // It asks nobody for anything.
             return Ok(LoggedIn {
                 registry,
                 identity_token: None,
+                unchecked: true,
             });
+        }
+        if is_busy(first.status()) {
+            return Err(status_error(&endpoint, &address, &mut first).await);
         }
         if first.status() != StatusCode::UNAUTHORIZED {
             return Err(RegistryError::NoRegistry {
@@ -74,17 +79,30 @@ impl Registry {
                 status: first.status().to_string(),
             });
         }
-        let (proof, identity_token) = match self.challenge(&endpoint, first.headers())? {
-            Challenge::Basic => (self.basic(&endpoint)?, None),
-            Challenge::Bearer(bearer) => {
+        // What another server asks for is none of these credentials' business, here no more than in a pull.
+        if !is_the_registrys(&endpoint, &first) {
+            return Err(RegistryError::LoginElsewhere {
+                registry,
+                server: first.url().origin().ascii_serialization(),
+            });
+        }
+        let challenge = self.challenge(&endpoint, first.headers())?;
+        let (proof, identity_token) = match (challenge, self.credentials()) {
+            (Challenge::Basic, _) => (self.basic(&endpoint)?, None),
+            // It is what a token server would give: the registry is shown it as it is.
+            (Challenge::Bearer(_), Credentials::Registry { token }) => (Proof::Bearer(token.clone()), None),
+            (Challenge::Bearer(bearer), _) => {
                 let answer = self.token(&endpoint, &bearer, Purpose::Login).await?;
                 let token = answer.token().ok_or_else(|| no_token(&endpoint))?;
                 (Proof::Bearer(token), answer.identity_token())
             }
         };
         let mut second = self.redirected(&endpoint, &address, &ask, Some(&proof)).await?;
-        if !second.status().is_success() {
-            let status = second.status();
+        let status = second.status();
+        if !is_refusal(status) && !status.is_success() {
+            return Err(status_error(&endpoint, &address, &mut second).await);
+        }
+        if !status.is_success() {
             let reason = said(&mut second)
                 .await
                 .unwrap_or_else(|| format!("it answered {status}"));
@@ -93,6 +111,7 @@ impl Registry {
         Ok(LoggedIn {
             registry,
             identity_token,
+            unchecked: false,
         })
     }
 
@@ -327,6 +346,16 @@ fn token_address(
     }
     drop(pairs);
     address
+}
+
+/// An answer that says nothing about who asks.
+async fn status_error(endpoint: &Endpoint, address: &str, response: &mut Response) -> RegistryError {
+    RegistryError::Status {
+        registry: endpoint.registry.clone(),
+        address: shown(address),
+        status: response.status().to_string(),
+        said: in_brackets(said(response).await),
+    }
 }
 
 fn cannot_ask(endpoint: &Endpoint, reason: &'static str) -> RegistryError {

@@ -280,6 +280,78 @@ async fn credentials_follow_no_redirect_to_another_server() {
 }
 
 #[tokio::test]
+async fn a_login_answers_nobody_but_the_registry() {
+    let thief = Server::start(|request: &Request| match request.path.as_str() {
+        "/v2/" => bearer(request, "/token"),
+        _ => Reply::new(200, r#"{"token":"stolen"}"#),
+    })
+    .await;
+    let target = format!("http://{}/v2/", thief.address);
+    let server = Server::start(move |_: &Request| Reply::new(307, "").with("Location", target.clone())).await;
+    let registry = Registry::impatient(Hosts::default()).asking_as(user("alice", "secret"));
+    let error = registry.login(&server.address.to_string()).await.unwrap_err();
+    assert!(
+        error.what().contains(&thief.address.to_string()),
+        "{}",
+        error.what()
+    );
+    let asked: Vec<String> = thief.requests().into_iter().map(|request| request.path).collect();
+    assert_eq!(asked, ["/v2/"], "it is told nothing but the redirect");
+}
+
+#[tokio::test]
+async fn a_login_that_nobody_looked_at_says_so() {
+    let open = Server::start(|_: &Request| Reply::new(200, "{}")).await;
+    let registry = Registry::impatient(Hosts::default()).asking_as(user("alice", "anything"));
+    assert!(registry.login(&open.address.to_string()).await.unwrap().unchecked);
+
+    // A token is shown to the registry itself: one that the token server gives to everybody would prove nothing.
+    let server = Server::start(|request: &Request| match request.header("authorization") {
+        Some("Bearer good" | "Bearer anonymous") => Reply::new(200, "{}"),
+        _ if request.path.starts_with("/token") => Reply::new(200, r#"{"token":"anonymous"}"#),
+        _ => bearer(request, "/token"),
+    })
+    .await;
+    for (token, good) in [("good", true), ("old", false)] {
+        let credentials = Credentials::Registry {
+            token: Secret::new(token),
+        };
+        let registry = Registry::impatient(Hosts::default()).asking_as(credentials);
+        let outcome = registry.login(&server.address.to_string()).await;
+        assert_eq!(
+            outcome.map(|login| login.unchecked).map_err(|error| error.kind()),
+            if good {
+                Ok(false)
+            } else {
+                Err(ErrorKind::Unauthenticated)
+            }
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_is_busy_calls_no_password_wrong() {
+    for (busy_at, status) in [(None, 503), (Some(ALICE), 429), (Some(ALICE), 500)] {
+        let server = Server::start(move |request: &Request| {
+            if request.header("authorization") == busy_at {
+                Reply::new(status, "{}")
+            } else {
+                Reply::new(401, "{}").with("WWW-Authenticate", "Basic realm=\"x\"")
+            }
+        })
+        .await;
+        let registry = Registry::impatient(Hosts::default()).asking_as(user("alice", "secret"));
+        let error = registry.login(&server.address.to_string()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.what());
+        assert!(
+            error.what().contains(&format!("answered {status}")),
+            "{}",
+            error.what()
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_login_is_verified_and_may_give_an_identity_token() {
     let server = basic_server().await;
     let name = server.address.to_string();

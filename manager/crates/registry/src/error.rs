@@ -91,6 +91,14 @@ pub enum RegistryError {
         /// The status code and its text.
         status: String,
     },
+    /// Who would be asked for credentials is another server.
+    #[error("registry {registry} sends whoever logs in on to {server}, which asks for credentials itself")]
+    LoginElsewhere {
+        /// The registry.
+        registry: String,
+        /// Where it leads to.
+        server: String,
+    },
     /// The registry wants to know who asks.
     #[error("registry {registry} gives repository {repository} to no anonymous users: {reason}")]
     NoCredentials {
@@ -315,6 +323,10 @@ impl From<RegistryError> for Error {
             R::Name { .. } => new(ErrorKind::InvalidArgument, "login")
                 .hint("write HOST[:PORT], such as registry.example or localhost:5000"),
             R::NoRegistry { .. } => new(ErrorKind::NotFound, "login").hint("check the name and the port"),
+            R::LoginElsewhere { server, .. } => new(ErrorKind::Unavailable, "login").hint(format!(
+                "nothing was sent there; if that is the registry that you mean, log in there with: croze login {}",
+                server.trim_start_matches("https://").trim_start_matches("http://")
+            )),
             R::NoCredentials { registry, .. } => new(ErrorKind::Unauthenticated, "resolve").hint(format!(
                 "log in with: croze login {registry} (or the repository does not exist)"
             )),

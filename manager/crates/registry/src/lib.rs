@@ -16,7 +16,7 @@
 //!   header; a document that is a manifest and an index at once is refused (CVE-2021-41190); sizes are bounded before bytes are read.
 //! - Credentials and tokens go to the registry and its token server only: never along a redirect to another one. URLs in descriptors
 //!   ("foreign layers") are never fetched (CVE-2020-15157): such a blob is asked for at the registry like any other.
-//! - Nobody's tokens are used for somebody else, and no message shows a secret.
+//! - Nobody's tokens are used for somebody else's requests, and no message shows a secret.
 //! - Registries on loopback addresses, and those that are configured so, are spoken to in plain HTTP, all others in HTTPS. HTTPS never
 //!   becomes HTTP because it failed.
 //!

@@ -21,7 +21,8 @@ pub(super) async fn login(client: &Client, args: &LoginArgs) -> Result<u8, Failu
         if let Some(kept) = credentials::kept(registry, "").await? {
             output::line("Authenticating with existing credentials...")?;
             match verify(client, server, &kept).await {
-                Ok(_) => {
+                Ok(verified) => {
+                    warn_of_unchecked(&verified);
                     output::line("Login Succeeded")?;
                     return Ok(0);
                 }
@@ -31,6 +32,7 @@ pub(super) async fn login(client: &Client, args: &LoginArgs) -> Result<u8, Failu
     }
     let asked = ask(args, server)?;
     let verified = verify(client, server, &asked).await?;
+    warn_of_unchecked(&verified);
     let mut kept = asked;
     if !verified.identity_token.is_empty() {
         // The password has served its purpose: the token opens the same doors, and can be taken back.
@@ -57,6 +59,16 @@ async fn verify(
         .await
         .map_err(Error::from)?
         .into_inner())
+}
+
+/// A registry that anybody may read is asked for something before it looks at credentials, and a login asks for nothing.
+fn warn_of_unchecked(verified: &croze_client::v1::LoginResponse) {
+    if verified.unchecked {
+        output::notice(&format!(
+            "warning: registry {} lets everybody in: nobody checked these credentials, and they may be wrong",
+            verified.registry
+        ));
+    }
 }
 
 /// User and password: as given, or asked for.
