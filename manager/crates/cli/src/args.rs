@@ -1,22 +1,22 @@
 //! Raw arguments: what clap reads from the command line. What they mean is decided in [`crate::verbs`].
 //!
 //! The options of `run`, `create` and `exec`, which are many, are in [`container`] and [`options`]; those of what lists and shows are in
-//! [`listing`].
+//! [`listing`]; [`nouns`] has docker's other names of the verbs.
 
 mod container;
 mod listing;
 mod network;
+mod nouns;
 mod options;
 
 use std::ffi::OsString;
 
-use clap::{Args, Parser, Subcommand};
-
-use crate::values::{self, Tail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use container::{AttachOptions, ContainerArgs, CreateArgs, ExecArgs, PullPolicy, RunArgs};
-pub(crate) use listing::{ImagesArgs, InspectArgs, ObjectType, PsArgs};
+pub(crate) use listing::{EventsArgs, FormatArgs, ImagesArgs, InspectArgs, LogsArgs, ObjectType, PsArgs};
 pub(crate) use network::{NetworkArgs, NetworkVerb, NetworkVerbArgs, PortArgs};
+pub(crate) use nouns::{ContainerVerb, ImageVerb, SystemVerb};
 pub(crate) use options::OptionArgs;
 
 /// croze runs containers: a client of the croze daemon.
@@ -53,6 +53,8 @@ pub(crate) enum Verb {
     Images(ImagesArgs),
     /// Remove images
     Rmi(RmiArgs),
+    /// Give an image another name
+    Tag(TagArgs),
     /// Create a container from an image and start it
     #[command(disable_help_flag = true)]
     Run(Box<RunArgs>),
@@ -84,14 +86,37 @@ pub(crate) enum Verb {
     /// Show everything about containers or images, as a JSON array
     Inspect(InspectArgs),
     /// Show what happens, one line per event, until interrupted
-    Events,
+    Events(EventsArgs),
     /// Write the manual pages of croze and of each verb into a directory (for packagers)
     #[command(hide = true)]
     ManPages(ManPagesArgs),
     /// Show versions of client, daemon and runtime
-    Version,
+    Version(FormatArgs),
     /// Show what the daemon runs on and how much it holds
-    Info,
+    Info(FormatArgs),
+    /// Print what makes a shell complete croze's words
+    Completion(CompletionArgs),
+    /// Verbs on containers
+    #[command(arg_required_else_help = true)]
+    Container {
+        /// What to do
+        #[command(subcommand)]
+        verb: ContainerVerb,
+    },
+    /// Verbs on images
+    #[command(arg_required_else_help = true)]
+    Image {
+        /// What to do
+        #[command(subcommand)]
+        verb: ImageVerb,
+    },
+    /// Verbs on the daemon
+    #[command(arg_required_else_help = true)]
+    System {
+        /// What to do
+        #[command(subcommand)]
+        verb: SystemVerb,
+    },
 }
 
 /// `daemon`
@@ -163,6 +188,36 @@ pub(crate) struct RmiArgs {
     pub(crate) images: Vec<String>,
 }
 
+/// `tag`
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    /// Reference, id or prefix of an id
+    #[arg(value_name = "IMAGE")]
+    pub(crate) source: String,
+    /// The new name.
+    #[arg(help = "Its new name: [REGISTRY[:PORT]/]NAME[:TAG]", value_name = "NAME")]
+    pub(crate) target: String,
+}
+
+/// `completion`
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// Which shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(crate) shell: CompletedShell,
+}
+
+/// A shell that words can be completed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompletedShell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
 /// `start`
 #[derive(Debug, Args)]
 pub(crate) struct StartArgs {
@@ -187,23 +242,6 @@ pub(crate) struct AttachArgs {
     pub(crate) no_stdin: bool,
     #[command(flatten)]
     pub(crate) options: AttachOptions,
-    /// Name, id or prefix of an id
-    #[arg(value_name = "CONTAINER")]
-    pub(crate) container: String,
-}
-
-/// `logs`
-#[derive(Debug, Args)]
-pub(crate) struct LogsArgs {
-    /// Go on until the container ends
-    #[arg(short, long)]
-    pub(crate) follow: bool,
-    /// Only so many of the last lines, or all
-    #[arg(short = 'n', long, value_name = "LINES", default_value = "all", value_parser = values::tail, allow_hyphen_values = true)]
-    pub(crate) tail: Tail,
-    /// Show when each line was written
-    #[arg(short, long)]
-    pub(crate) timestamps: bool,
     /// Name, id or prefix of an id
     #[arg(value_name = "CONTAINER")]
     pub(crate) container: String,

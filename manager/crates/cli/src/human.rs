@@ -70,6 +70,12 @@ pub(crate) fn moment(time: &str) -> String {
     zoned.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
 }
 
+/// An RFC 3339 time with nine digits after the point; what is none stays as it is.
+pub(crate) fn exact(time: &str) -> String {
+    time.parse::<Timestamp>()
+        .map_or_else(|_| time.to_owned(), |moment| format!("{moment:.9}"))
+}
+
 /// Seconds from an RFC 3339 time until `now`.
 pub(crate) fn seconds_since(time: &str, now: Timestamp) -> Option<i64> {
     let then: Timestamp = time.parse().ok()?;
@@ -140,6 +146,9 @@ mod tests {
         let now: Timestamp = "2026-01-01T00:00:10Z".parse().unwrap();
         assert_eq!(ago("2026-01-01T00:00:05.5Z", now), "5 seconds ago");
         assert_eq!(ago("", now), "N/A");
+        assert_eq!(exact("2026-01-01T00:00:05.5Z"), "2026-01-01T00:00:05.500000000Z");
+        assert_eq!(exact("T"), "T");
+        assert_eq!(moment("T"), "");
         assert_eq!(short_id("sha256:0123456789abcdef"), "0123456789ab");
         assert_eq!(short_id("0123"), "0123");
         assert_eq!(ellipsis("abcdef", 4), "abc…");

@@ -19,6 +19,7 @@ mod credentials;
 mod failure;
 mod human;
 mod listing;
+mod moments;
 mod output;
 mod progress;
 mod signals;

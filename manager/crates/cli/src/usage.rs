@@ -79,16 +79,25 @@ fn suggestion(error: &clap::Error) -> Option<String> {
     })
 }
 
-/// The verb among the arguments: the first word that is neither an option nor the value of `--host`.
+/// The verb among the arguments, with its noun: the first words that are neither options nor the value of `--host`.
 fn verb(mut arguments: impl Iterator<Item = String>) -> Option<String> {
+    let mut command = Cli::command();
+    let mut path = Vec::new();
     while let Some(argument) = arguments.next() {
         if argument == "--host" {
             arguments.next();
         } else if !argument.starts_with('-') {
-            return Cli::command().find_subcommand(&argument).map(|_| argument);
+            let Some(found) = command.find_subcommand(&argument).cloned() else {
+                break;
+            };
+            path.push(argument);
+            if !found.has_subcommands() {
+                break;
+            }
+            command = found;
         }
     }
-    None
+    (!path.is_empty()).then(|| path.join(" "))
 }
 
 #[cfg(test)]
@@ -133,6 +142,8 @@ mod tests {
             (vec!["run", "--bogus"], "croze run"),
             (vec!["--host", "ps", "rm", "--bogus"], "croze rm"),
             (vec!["--host=x", "-z", "exec"], "croze exec"),
+            (vec!["container", "ls", "--bogus"], "croze container ls"),
+            (vec!["image", "lss"], "croze image"),
             (vec!["runn"], "croze"),
             (vec!["--bogus"], "croze"),
         ] {

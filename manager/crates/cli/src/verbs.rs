@@ -1,9 +1,11 @@
 //! The verbs: from parsed arguments to calls of the daemon and printed results. One file per group.
 
 mod cidfile;
+mod completion;
 mod containers;
 mod create;
 mod daemon;
+mod events;
 mod exec;
 mod images;
 mod inspect;
@@ -23,12 +25,16 @@ use croze_client::{Client, Endpoint};
 use crate::args::{Cli, Verb};
 use crate::failure::{Failure, PLAIN_EXIT_CODE, USAGE_EXIT_CODE};
 
+/// docker's name for the way in which layers are stacked here.
+const STORAGE_DRIVER: &str = "overlay2";
+
 /// Does what the command line says. The value is the exit code of a verb that ran to its end.
 pub(crate) async fn execute(cli: Cli) -> Result<u8, Failure> {
-    let verb = match cli.verb {
+    let verb = match cli.verb.plain() {
         Verb::Daemon(args) => return daemon::exec(&args),
         Verb::ManPages(args) => return man::write(&args),
-        Verb::Version => return system::version(cli.host).await,
+        Verb::Version(args) => return system::version(cli.host, &args).await,
+        Verb::Completion(args) => return completion::print(args.shell),
         Verb::Logout(args) => return login::logout(&args).await,
         verb => verb,
     };
@@ -47,8 +53,15 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8, Failure> {
 async fn dispatch(client: &Client, verb: Verb) -> Result<u8, Failure> {
     client.check_version().await?;
     match verb {
-        // Done before there is a client.
-        Verb::Daemon(_) | Verb::ManPages(_) | Verb::Version | Verb::Logout(_) => Ok(0),
+        // Done before there is a client, or said otherwise.
+        Verb::Daemon(_)
+        | Verb::ManPages(_)
+        | Verb::Version(_)
+        | Verb::Completion(_)
+        | Verb::Logout(_)
+        | Verb::Container { .. }
+        | Verb::Image { .. }
+        | Verb::System { .. } => Ok(0),
         Verb::Login(args) => login::login(client, &args).await,
         Verb::Pull(args) => images::pull(client, &args).await,
         Verb::Images(args) => images::list(client, &args).await,
@@ -67,8 +80,9 @@ async fn dispatch(client: &Client, verb: Verb) -> Result<u8, Failure> {
         Verb::Port(args) => networks::port(client, &args).await,
         Verb::Network(args) => networks::network(client, &args.verb).await,
         Verb::Inspect(args) => inspect::inspect(client, &args).await,
-        Verb::Events => system::events(client).await,
-        Verb::Info => system::info(client).await,
+        Verb::Tag(args) => images::tag(client, &args).await,
+        Verb::Events(args) => events::show(client, &args).await,
+        Verb::Info(args) => system::info(client, &args).await,
     }
 }
 

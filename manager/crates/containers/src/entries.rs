@@ -131,13 +131,21 @@ impl Inner {
             return Ok(entry.container.id.clone());
         }
         let mut matching = entries
-            .keys()
-            .filter(|id| !name.is_empty() && id.as_str().starts_with(name));
-        match (matching.next(), matching.next()) {
-            (Some(id), None) => Ok(id.clone()),
-            (Some(_), Some(_)) => Err(ContainersError::Ambiguous { prefix: text.into() }),
-            (None, _) => Err(ContainersError::NotFound { name: text.into() }),
+            .values()
+            .map(|entry| &entry.container)
+            .filter(|container| !name.is_empty() && container.id.as_str().starts_with(name));
+        let first = matching
+            .next()
+            .ok_or_else(|| ContainersError::NotFound { name: text.into() })?;
+        let shown = |container: &Container| format!("{} ({})", container.id.short(), container.name);
+        let others: Vec<String> = matching.map(shown).collect();
+        if others.is_empty() {
+            return Ok(first.id.clone());
         }
+        Err(ContainersError::Ambiguous {
+            prefix: text.into(),
+            candidates: [vec![shown(first)], others].concat().join(", "),
+        })
     }
 
     /// All records, the newest first.

@@ -20,10 +20,12 @@ pub enum ContainersError {
         name: String,
     },
     /// The beginning of an id fits several containers.
-    #[error("{prefix} is the beginning of several container ids")]
+    #[error("{prefix} is the beginning of several container ids: {candidates}")]
     Ambiguous {
         /// What was asked for.
         prefix: String,
+        /// The short ids and names that it fits.
+        candidates: String,
     },
     /// The name is taken.
     #[error(transparent)]

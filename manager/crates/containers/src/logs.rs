@@ -1,12 +1,15 @@
 //! Reading a log: docker's json-file format, written by the shim; see there for the format.
 
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use jiff::Timestamp;
 use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
@@ -47,6 +50,9 @@ async fn pump(
     send: &mpsc::Sender<Result<LogEntry, ContainersError>>,
 ) -> Result<(), ContainersError> {
     let failed = ContainersError::file("read log", path.clone());
+    let (from, to) = (options.since, options.until);
+    let ends = tokio::time::sleep(options.until.map_or(Duration::MAX, from_now));
+    tokio::pin!(ends);
     let opened = blocking(move || Reader::open(&path, options.tail)).await;
     let mut reader = match opened {
         Ok(reader) => reader,
@@ -67,6 +73,11 @@ async fn pump(
         reader = returned;
         let at_end = entries.is_none();
         for entry in entries.into_iter().flatten() {
+            match place(&entry, from, to) {
+                Ordering::Less => continue,
+                Ordering::Equal => {}
+                Ordering::Greater => return Ok(()),
+            }
             if send.send(Ok(entry)).await.is_err() {
                 return Ok(());
             }
@@ -83,8 +94,31 @@ async fn pump(
                 // A container that was removed has a closed channel: the next round sees it as ended.
                 ended = state.changed() => if ended.is_err() { return Ok(()) },
                 () = send.closed() => return Ok(()),
+                () = &mut ends => return Ok(()),
             }
         }
+    }
+}
+
+/// How long it is until a moment; zero when it is over.
+fn from_now(until: Timestamp) -> Duration {
+    Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
+}
+
+/// Whether an entry was written before, within or after the wanted time. One whose time cannot be read is within.
+fn place(entry: &LogEntry, from: Option<Timestamp>, to: Option<Timestamp>) -> Ordering {
+    if from.is_none() && to.is_none() {
+        return Ordering::Equal;
+    }
+    let Ok(time) = entry.time.parse::<Timestamp>() else {
+        return Ordering::Equal;
+    };
+    if from.is_some_and(|from| time < from) {
+        Ordering::Less
+    } else if to.is_some_and(|to| time > to) {
+        Ordering::Greater
+    } else {
+        Ordering::Equal
     }
 }
 
@@ -320,7 +354,7 @@ mod tests {
         let (ends, state) = watch::channel(running);
         let options = LogOptions {
             follow: true,
-            tail: None,
+            ..LogOptions::default()
         };
         let mut stream = open(path, options, state);
         for n in 0..100 {
@@ -333,5 +367,43 @@ mod tests {
         .unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap().data, "line 100\n");
         assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn only_what_was_written_within_the_wanted_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let at = |second: u8| format!("2026-01-01T00:00:0{second}.5Z");
+        let entry = |second| {
+            format!(
+                "{{\"log\":\"{second}\",\"stream\":\"stdout\",\"time\":\"{}\"}}\n",
+                at(second)
+            )
+        };
+        std::fs::write(&path, (1..=5).map(entry).collect::<String>()).unwrap();
+        let (_ends, state) = watch::channel(State::Created);
+        let moment = |second: u8| at(second).parse::<Timestamp>().ok();
+        for (since, until, tail, expected) in [
+            (None, None, None, "12345"),
+            (moment(3), None, None, "345"),
+            (None, moment(3), None, "123"),
+            (moment(2), moment(4), None, "234"),
+            (moment(2), None, Some(2), "45"),
+            (moment(6), None, None, ""),
+        ] {
+            let options = LogOptions {
+                follow: false,
+                tail,
+                since,
+                until,
+            };
+            let entries: Vec<_> = open(path.clone(), options, state.clone()).collect().await;
+            let texts: Vec<_> = entries.into_iter().map(|entry| entry.unwrap().data).collect();
+            assert_eq!(
+                texts.concat(),
+                expected.as_bytes(),
+                "{since:?} {until:?} {tail:?}"
+            );
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use croze_model::{ContainerId, ContainerName};
 use futures_util::stream::BoxStream;
+use jiff::Timestamp;
 
 use crate::error::ContainersError;
 use crate::record::{Container, ExitStatus};
@@ -105,6 +106,10 @@ pub struct LogOptions {
     pub follow: bool,
     /// Only the last so many lines.
     pub tail: Option<u64>,
+    /// Of these, only what was written at this time or later.
+    pub since: Option<Timestamp>,
+    /// Of these, only what was written before this time or at it; a log that is followed ends then.
+    pub until: Option<Timestamp>,
 }
 
 /// One entry of a log: a line, or a part of a very long one.

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use croze_engine::{
-    Engine, KillRequest, ListRequest, LogOptions, LogsRequest, RemoveRequest, ResizeRequest, StartRequest,
-    StopRequest, WaitRequest,
+    ContainersRequest, Engine, KillRequest, LogOptions, LogsRequest, RemoveRequest, ResizeRequest,
+    StartRequest, StopRequest, WaitRequest,
 };
 use croze_model::Error;
 use croze_proto::v1;
@@ -137,14 +137,19 @@ impl Containers for Door {
         &self,
         request: Request<v1::ListContainersRequest>,
     ) -> Result<Response<v1::ListContainersResponse>, Status> {
-        let containers = self.engine.list(&ListRequest {
-            all: request.into_inner().all,
-        });
-        let containers = containers
+        let message = request.into_inner();
+        let request = ContainersRequest {
+            all: message.all,
+            limit: usize::try_from(message.limit).ok().filter(|&limit| limit > 0),
+            sizes: message.sizes,
+            filters: decode::filters(message.filters),
+        };
+        let listed = self.engine.list_containers(&request).await.map_err(refuse)?;
+        let containers = listed
             .iter()
-            .map(|container| {
-                let mut summary = encode::summary(container, encode::arguments(container));
-                networks::complete(&self.engine, container, &mut summary);
+            .map(|listed| {
+                let mut summary = encode::listed(listed);
+                networks::complete(&self.engine, &listed.container, &mut summary);
                 summary
             })
             .collect();
@@ -155,17 +160,23 @@ impl Containers for Door {
         &self,
         request: Request<v1::InspectContainerRequest>,
     ) -> Result<Response<v1::InspectContainerResponse>, Status> {
-        let inspection = self
-            .engine
-            .inspect(&request.into_inner().container)
-            .await
-            .map_err(refuse)?;
+        let message = request.into_inner();
+        let inspection = self.engine.inspect(&message.container).await.map_err(refuse)?;
+        let disk_use = if message.sizes {
+            self.engine
+                .disk_use(&inspection.container)
+                .await
+                .map_err(refuse)?
+        } else {
+            None
+        };
         let container = inspection.container.clone();
-        let mut message = encode::inspection(inspection);
-        if let Some(summary) = &mut message.summary {
+        let mut response = encode::inspection(inspection);
+        if let Some(summary) = &mut response.summary {
+            summary.disk_use = disk_use.map(encode::disk_use);
             networks::complete(&self.engine, &container, summary);
         }
-        Ok(Response::new(message))
+        Ok(Response::new(response))
     }
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
@@ -173,6 +184,8 @@ impl Containers for Door {
         let options = LogOptions {
             follow: message.follow,
             tail: message.tail,
+            since: decode::moment(&message.since)?,
+            until: decode::moment(&message.until)?,
         };
         let entries = self
             .engine

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use croze_engine::{
-    BindMount, CreateRequest, ExecContainerRequest, ExecRequest, IoConfig, Network, NetworkOptions,
+    BindMount, CreateRequest, ExecContainerRequest, ExecRequest, Filter, IoConfig, Network, NetworkOptions,
     Propagation, Resources, TerminalSize,
 };
 use croze_model::{Credentials, Secret};
@@ -102,6 +102,26 @@ pub(crate) fn credentials(message: Option<v1::RegistryCredentials>) -> Credentia
             password: Secret::new(message.password),
         }
     }
+}
+
+/// Conditions.
+pub(crate) fn filters(messages: Vec<v1::Filter>) -> Vec<Filter> {
+    let filter = |message: v1::Filter| Filter {
+        key: message.key,
+        value: message.value,
+    };
+    messages.into_iter().map(filter).collect()
+}
+
+/// A moment that was given.
+pub(crate) fn moment(text: &str) -> Result<Option<jiff::Timestamp>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let parsed = text.parse();
+    parsed
+        .map(Some)
+        .map_err(|error: jiff::Error| invalid(format!("invalid time {text:?}: {error}")))
 }
 
 /// A text that was given.

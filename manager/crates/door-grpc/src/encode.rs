@@ -1,8 +1,8 @@
 //! From the engine's answers to the wire's messages.
 
 use croze_engine::{
-    BindMount, Container, ExitStatus, Image, ImageDetails, Inspection, LogEntry, Output, Propagation,
-    Resources, State,
+    BindMount, Container, DiskUse, ExitStatus, Image, ImageDetails, Inspection, ListedContainer, LogEntry,
+    Output, Propagation, Resources, State,
 };
 use croze_proto::v1;
 
@@ -42,11 +42,29 @@ pub(crate) fn summary(container: &Container, args: Vec<String>) -> v1::Container
         ports: Vec::new(),
         exposed_ports: Vec::new(),
         endpoint: None,
+        disk_use: None,
+    }
+}
+
+/// A container of a list.
+pub(crate) fn listed(listed: &ListedContainer) -> v1::ContainerSummary {
+    let container = &listed.container;
+    v1::ContainerSummary {
+        disk_use: listed.disk_use.map(disk_use),
+        ..summary(container, arguments(container))
+    }
+}
+
+/// What a container takes on disk.
+pub(crate) fn disk_use(sizes: DiskUse) -> v1::DiskUse {
+    v1::DiskUse {
+        written_bytes: sizes.written,
+        whole_bytes: sizes.whole,
     }
 }
 
 /// The arguments of a container's process: the entrypoint, then the command. An own entrypoint makes the image's command void.
-pub(crate) fn arguments(container: &Container) -> Vec<String> {
+fn arguments(container: &Container) -> Vec<String> {
     let (entrypoint, command) = entrypoint_and_command(container);
     entrypoint.iter().chain(command).cloned().collect()
 }
@@ -75,6 +93,12 @@ pub(crate) fn inspection(inspection: Inspection) -> v1::InspectContainerResponse
     let request = inspection.container.request.clone();
     let (entrypoint, cmd) = entrypoint_and_command(&inspection.container);
     let (entrypoint, cmd) = (entrypoint.to_vec(), cmd.to_vec());
+    // They stand beside the log, from the first start on.
+    let etc = |name: &str| match &inspection.container.started_at {
+        Some(_) => inspection.log_path.with_file_name(name).display().to_string(),
+        None => String::new(),
+    };
+    let (hosts_path, hostname_path, resolv_conf_path) = (etc("hosts"), etc("hostname"), etc("resolv.conf"));
     v1::InspectContainerResponse {
         summary: Some(summary(&inspection.container, inspection.args)),
         pid: inspection.pid.unwrap_or(0),
@@ -102,6 +126,13 @@ pub(crate) fn inspection(inspection: Inspection) -> v1::InspectContainerResponse
         cap_drop: request.cap_drop,
         read_only: request.read_only,
         image_volumes: inspection.container.image.volumes,
+        stdin_once: request.io.stdin_once,
+        stop_timeout_seconds: request
+            .stop_timeout
+            .map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)),
+        hosts_path,
+        hostname_path,
+        resolv_conf_path,
     }
 }
 

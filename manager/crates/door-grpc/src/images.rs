@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use croze_engine::{
-    Engine, LayerOrigin, LayerProgress, LayerState, LoginRequest, Operation, PullPhase, PullRequest,
-    PullState, Pulled, RemoveImageRequest,
+    Engine, ImagesRequest, LayerOrigin, LayerProgress, LayerState, LoginRequest, Operation, PullPhase,
+    PullRequest, PullState, Pulled, RemoveImageRequest, TagImageRequest,
 };
 use croze_model::Digest;
 use croze_proto::v1;
@@ -55,11 +55,14 @@ impl Images for Door {
 
     async fn list_images(
         &self,
-        _: Request<v1::ListImagesRequest>,
+        request: Request<v1::ListImagesRequest>,
     ) -> Result<Response<v1::ListImagesResponse>, Status> {
+        let request = ImagesRequest {
+            filters: decode::filters(request.into_inner().filters),
+        };
         let images = self
             .engine
-            .list_images()
+            .list_images(&request)
             .await
             .map_err(|error| status::of(&error))?;
         Ok(Response::new(v1::ListImagesResponse {
@@ -102,6 +105,22 @@ impl Images for Door {
             deleted: removed.deleted.iter().map(ToString::to_string).collect(),
             freed_bytes: removed.bytes_freed,
         }))
+    }
+
+    async fn tag_image(
+        &self,
+        request: Request<v1::TagImageRequest>,
+    ) -> Result<Response<v1::TagImageResponse>, Status> {
+        let message = request.into_inner();
+        let request = TagImageRequest {
+            source: message.source,
+            target: message.target,
+        };
+        self.engine
+            .tag_image(request)
+            .await
+            .map_err(|error| status::of(&error))?;
+        Ok(Response::new(v1::TagImageResponse {}))
     }
 
     async fn resolve_image(

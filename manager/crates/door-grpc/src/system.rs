@@ -2,15 +2,13 @@
 
 use std::pin::Pin;
 
-use croze_engine::{Engine, Event, HostCheck, Verdict};
+use croze_engine::{Engine, Event, EventsRequest, HostCheck, Told, Verdict};
 use croze_proto::v1::system_server::System;
 use croze_proto::{API_VERSION, v1};
 use futures_util::{Stream, StreamExt as _};
-use tokio_stream::wrappers::BroadcastStream;
-use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tonic::{Request, Response, Status};
 
-use crate::status;
+use crate::{decode, status};
 
 /// The service.
 #[derive(Debug)]
@@ -65,20 +63,30 @@ impl System for Door {
         }))
     }
 
-    async fn events(&self, _: Request<v1::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
-        let events = BroadcastStream::new(self.engine.events()).map(|item| {
-            Ok(match item {
-                Ok(event) => message(event),
-                Err(BroadcastStreamRecvError::Lagged(count)) => lost(count),
+    async fn events(
+        &self,
+        request: Request<v1::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        let message = request.into_inner();
+        let request = EventsRequest {
+            since: decode::given(message.since),
+            until: decode::given(message.until),
+            filters: decode::filters(message.filters),
+        };
+        let told = self.engine.listen(&request).map_err(|error| status::of(&error))?;
+        let events = told.map(|told| {
+            Ok(match told {
+                Told::Event(event) => encoded(event),
+                Told::Lost(count) => lost(count),
             })
         });
         Ok(Response::new(Box::pin(events)))
     }
 }
 
-fn message(event: Event) -> v1::Event {
+fn encoded(event: Event) -> v1::Event {
     v1::Event {
-        time: event.time,
+        time: event.time.to_string(),
         kind: event.kind.as_str().to_owned(),
         action: event.action.to_owned(),
         id: event.id,

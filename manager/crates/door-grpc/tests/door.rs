@@ -76,7 +76,7 @@ async fn versions_agree_and_the_embedded_image_is_listed() {
     let images = server
         .client
         .images()
-        .list_images(ListImagesRequest {})
+        .list_images(ListImagesRequest::default())
         .await
         .unwrap()
         .into_inner()
@@ -127,7 +127,10 @@ async fn containers_are_created_listed_and_removed() {
     let all = server
         .client
         .containers()
-        .list_containers(ListContainersRequest { all: true })
+        .list_containers(ListContainersRequest {
+            all: true,
+            ..ListContainersRequest::default()
+        })
         .await
         .unwrap()
         .into_inner()
@@ -140,7 +143,7 @@ async fn containers_are_created_listed_and_removed() {
     let running = server
         .client
         .containers()
-        .list_containers(ListContainersRequest { all: false })
+        .list_containers(ListContainersRequest::default())
         .await
         .unwrap()
         .into_inner()

@@ -16,7 +16,6 @@ use croze_model::{ContainerId, Error, ErrorKind, Platform, Result};
 use croze_store::Durable;
 
 use crate::engine::{Engine, blocking, complete};
-use crate::events::EventKind;
 use crate::undo::Undo;
 use crate::waiting::WaitingClient;
 use crate::{hello, names};
@@ -81,10 +80,9 @@ impl Engine {
             Ok(mut created) => {
                 created.warnings.extend(warnings);
                 created.warnings.extend(warning);
-                let image = image.image.id.to_string();
-                let about = [("name", created.name.as_str()), ("image", image.as_str())];
-                self.bus()
-                    .tell(EventKind::Container, "create", created.id.as_str(), &about);
+                if let Ok(container) = self.containers().get(&created.id) {
+                    self.bus().tell_of(&container, "create", &[]);
+                }
                 Ok(created)
             }
             Err(error) => {

@@ -42,6 +42,15 @@ pub struct RemoveImageRequest {
     pub force: bool,
 }
 
+/// Gives an image another name.
+#[derive(Debug, Clone)]
+pub struct TagImageRequest {
+    /// Which image: reference, id or unambiguous prefix of an id.
+    pub source: String,
+    /// Its new name: `[registry[:port]/]name[:tag]`.
+    pub target: String,
+}
+
 impl Engine {
     /// Begins to fetch an image. Dropping the operation cancels it.
     ///
@@ -61,10 +70,13 @@ impl Engine {
                 return engine.install_hello().await;
             }
             let pulled = engine.images().pull(&reference, &options, &progress).await?;
-            let id = pulled.id.to_string();
-            engine
-                .bus()
-                .tell(EventKind::Image, "pull", reference.to_string(), &[("id", &id)]);
+            let (id, name) = (pulled.id.to_string(), reference.familiar_repository());
+            engine.bus().tell(
+                EventKind::Image,
+                "pull",
+                reference.familiar(),
+                &[("id", &id), ("name", &name)],
+            );
             Ok(pulled)
         });
         Ok(Operation::new(watched, work))
@@ -79,17 +91,6 @@ impl Engine {
             .asking_as(request.credentials)
             .login(&request.server)
             .await
-    }
-
-    /// Every image of this machine.
-    ///
-    /// # Errors
-    /// If the records cannot be read.
-    pub async fn list_images(&self) -> Result<Vec<Image>> {
-        let mut images = self.images().list().await?;
-        // RFC 3339 in UTC sorts as text does; images without a time come last.
-        images.sort_by(|a, b| b.created.cmp(&a.created));
-        Ok(images)
     }
 
     /// Which image a text means.
@@ -117,19 +118,46 @@ impl Engine {
         complete(async move {
             let _no_create = engine.image_gate().write().await;
             let options = RemoveOptions { force: request.force };
+            let meant = engine.images().resolve(&request.image).await?.id.to_string();
             let removed = engine
                 .images()
                 .remove(&request.image, options, &engine.image_uses())
                 .await?;
             for reference in &removed.untagged {
+                let name = reference.familiar();
                 engine
                     .bus()
-                    .tell(EventKind::Image, "untag", reference.to_string(), &[]);
+                    .tell(EventKind::Image, "untag", meant.as_str(), &[("name", &name)]);
             }
             for id in &removed.deleted {
-                engine.bus().tell(EventKind::Image, "delete", id.to_string(), &[]);
+                let id = id.to_string();
+                engine
+                    .bus()
+                    .tell(EventKind::Image, "delete", id.as_str(), &[("name", &id)]);
             }
             Ok(removed)
+        })
+        .await
+    }
+
+    /// Gives an image another name, which another image may have had until now.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such image; `InvalidArgument` for a name that no image can be given.
+    pub async fn tag_image(&self, request: TagImageRequest) -> Result<()> {
+        let target = request
+            .target
+            .parse()
+            .map_err(|source: croze_model::ReferenceError| {
+                let what = format!("cannot tag {:?} as {:?}", request.source, request.target);
+                Error::new(ErrorKind::InvalidArgument, "tag", what).because(source)
+            })?;
+        let engine = self.clone();
+        complete(async move {
+            let image = engine.images().tag(&request.source, &target).await?;
+            let (id, name) = (image.id.to_string(), target.familiar());
+            engine.bus().tell(EventKind::Image, "tag", id, &[("name", &name)]);
+            Ok(())
         })
         .await
     }

@@ -34,10 +34,12 @@ mod checks;
 mod create;
 mod engine;
 mod events;
+mod filters;
 mod hello;
 mod host;
 mod images;
 mod lifecycle;
+mod listing;
 mod locks;
 mod names;
 mod network;
@@ -50,13 +52,15 @@ mod waiting;
 pub use attach::{AttachRequest, ExecContainerRequest};
 pub use checks::{HostCheck, Verdict};
 pub use engine::{Engine, Hello, Settings};
-pub use events::{Event, EventKind};
+pub use events::{Event, EventKind, EventsRequest, Told};
+pub use filters::Filter;
 pub use host::{Info, Version};
-pub use images::{LoginRequest, PullRequest, RemoveImageRequest};
+pub use images::{LoginRequest, PullRequest, RemoveImageRequest, TagImageRequest};
 pub use lifecycle::{
     KillRequest, ListRequest, LogsRequest, RemoveRequest, ResizeRequest, StartRequest, StopRequest,
     WaitRequest,
 };
+pub use listing::{ContainersRequest, DiskUse, ImagesRequest, ListedContainer};
 pub use network::NetworkSettings;
 pub use operation::Operation;
 

@@ -9,7 +9,6 @@ use croze_containers::{
 use croze_model::{ContainerId, Error, ErrorKind, Result};
 
 use crate::engine::{Engine, complete};
-use crate::events::EventKind;
 
 /// A forced removal waits so long for the kernel to end a killed container.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -115,12 +114,7 @@ impl Engine {
         let rootfs = self.prepare_locked(id).await?;
         self.containers().start(id, &rootfs).await?;
         let container = self.containers().get(id)?;
-        self.bus().tell(
-            EventKind::Container,
-            "start",
-            id.as_str(),
-            &[("name", container.name.as_str())],
-        );
+        self.bus().tell_of(&container, "start", &[]);
         Ok(())
     }
 
@@ -146,8 +140,12 @@ impl Engine {
             // A start that is under way comes first: it is then what is stopped. The lock is not kept, as the end must be able to be dealt
             // with while this waits for it.
             drop(engine.locks().lock(&id).await);
+            let container = engine.containers().get(&id)?;
             engine.containers().stop(&id, request.timeout).await?;
             engine.disconnect_ended(&id).await;
+            if container.state.is_running() {
+                engine.bus().tell_of(&container, "stop", &[]);
+            }
             Ok(())
         })
         .await
@@ -165,6 +163,9 @@ impl Engine {
             &request.signal
         };
         self.containers().kill(&id, signal).await?;
+        if let Ok(container) = self.containers().get(&id) {
+            self.bus().tell_of(&container, "kill", &[("signal", signal)]);
+        }
         if is_sigkill(signal) {
             // The kernel ends it now; whoever asked expects it to have ended, and may remove it next.
             match self.wait_for_killed(&id).await {
@@ -252,12 +253,7 @@ impl Engine {
             tracing::error!("{line}");
             self.leave(line);
         }
-        self.bus().tell(
-            EventKind::Container,
-            "destroy",
-            id.as_str(),
-            &[("name", container.name.as_str())],
-        );
+        self.bus().tell_of(container, "destroy", &[]);
         self.collect_if_image_is_gone(container).await;
         Ok(())
     }

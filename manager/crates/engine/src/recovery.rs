@@ -26,7 +26,6 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::engine::{Engine, blocking};
-use crate::events::EventKind;
 
 /// One item's budget; what takes longer is logged and left for the next time.
 const ITEM_BUDGET: Duration = Duration::from_secs(20);
@@ -336,26 +335,19 @@ async fn watch_ends(engine: Engine, mut ends: broadcast::Receiver<ContainerEvent
 impl Engine {
     async fn ended(&self, id: &ContainerId, code: u32) {
         let _lock = self.locks().lock(id).await;
-        let name = self
-            .containers()
-            .get(id)
-            .map(|container| container.name.to_string())
-            .unwrap_or_default();
+        let Ok(container) = self.containers().get(id) else {
+            // Somebody removed it, and said so.
+            return;
+        };
         let code = code.to_string();
         let die = || {
-            self.bus().tell(
-                EventKind::Container,
-                "die",
-                id.as_str(),
-                &[("name", &name), ("exitCode", &code)],
-            );
+            if matches!(&container.state, State::Exited { status } if status.oom_killed) {
+                self.bus().tell_of(&container, "oom", &[]);
+            }
+            self.bus().tell_of(&container, "die", &[("exitCode", &code)]);
         };
         // A self-removing one dies before it is destroyed; for the others `die` says that they are settled.
-        if self
-            .containers()
-            .get(id)
-            .is_ok_and(|container| container.request.auto_remove)
-        {
+        if container.request.auto_remove {
             die();
             self.settle(id).await;
         } else {

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use croze_engine::{
-    AttachRequest, CreateRequest, Engine, Hello, ListRequest, RemoveImageRequest, RemoveRequest, Runtimes,
-    Settings, StartRequest, State, WaitRequest,
+    AttachRequest, CreateRequest, Engine, Hello, ImagesRequest, ListRequest, RemoveImageRequest,
+    RemoveRequest, Runtimes, Settings, StartRequest, State, WaitRequest,
 };
 use croze_model::{Error, ErrorKind};
 use croze_snapshots::Snapshots;
@@ -190,7 +190,12 @@ fn an_image_stays_while_a_container_uses_it() {
     runtime.block_on(engine.remove(gone)).unwrap();
     assert_eq!(snapshots(dir.path()), 0);
     runtime.block_on(remove()).unwrap();
-    assert!(runtime.block_on(engine.list_images()).unwrap().is_empty());
+    assert!(
+        runtime
+            .block_on(engine.list_images(&ImagesRequest::default()))
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(
         names_in(&dir.path().join("lib/snapshots/layers")),
         [] as [String; 0],

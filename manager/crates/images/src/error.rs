@@ -33,6 +33,12 @@ pub(crate) enum ImageError {
         /// The short ids.
         candidates: String,
     },
+    /// A digest says itself which image it means.
+    #[error("cannot give an image the name {name}: a name with a digest cannot be chosen")]
+    TagWithDigest {
+        /// The name.
+        name: String,
+    },
     /// The config is no image config.
     #[error("{reference} is not an image that can be run: its config has the media type {media_type:?}")]
     ConfigType {
@@ -231,6 +237,7 @@ impl From<ImageError> for Error {
             I::SeveralNames { .. } => new(ErrorKind::Conflict, "remove")
                 .hint("remove it by its names, or use force to remove them all"),
             I::CutOff { .. } => new(ErrorKind::Cancelled, "pull"),
+            I::TagWithDigest { .. } => new(ErrorKind::InvalidArgument, "tag"),
             I::EmbeddedPath { .. } => new(ErrorKind::InvalidArgument, "import"),
         }
     }

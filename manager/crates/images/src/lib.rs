@@ -37,6 +37,7 @@ mod pull;
 mod records;
 mod remove;
 mod store;
+mod tag;
 
 pub use embedded::{EmbeddedFile, EmbeddedImage};
 pub use image::{Image, ImageDetails};

@@ -1,12 +1,13 @@
 //! `pull`, `images`, `rmi`.
 
 use croze_client::v1::{
-    ImageSummary, ListImagesRequest, PullRequest, PullResult, RemoveImageRequest, pull_event,
+    Filter, ImageSummary, ListImagesRequest, PullRequest, PullResult, RemoveImageRequest, TagImageRequest,
+    pull_event,
 };
 use croze_client::{Client, Error};
 use jiff::Timestamp;
 
-use crate::args::{ImagesArgs, PullArgs, RmiArgs};
+use crate::args::{ImagesArgs, PullArgs, RmiArgs, TagArgs};
 use crate::failure::Failure;
 use crate::listing::{Format, Title};
 use crate::output;
@@ -106,9 +107,14 @@ pub(super) async fn list(client: &Client, args: &ImagesArgs) -> Result<u8, Failu
         (false, true) => Format::parse(asked, TABLE_WITH_DIGESTS)?,
         (false, false) => Format::parse(asked, TABLE)?,
     };
+    let mut filters = args.filter.clone();
+    filters.extend(args.name.iter().map(|name| Filter {
+        key: "reference".to_owned(),
+        value: name.clone(),
+    }));
     let images = client
         .images()
-        .list_images(ListImagesRequest {})
+        .list_images(ListImagesRequest { filters })
         .await
         .map_err(Error::from)?
         .into_inner()
@@ -215,6 +221,16 @@ fn repository_and_tag(reference: &str) -> (String, String) {
         Some((repository, tag)) if !tag.contains('/') => (repository.to_owned(), tag.to_owned()),
         _ => (reference.to_owned(), NONE.to_owned()),
     }
+}
+
+/// `croze tag`
+pub(super) async fn tag(client: &Client, args: &TagArgs) -> Result<u8, Failure> {
+    let request = TagImageRequest {
+        source: args.source.clone(),
+        target: args.target.clone(),
+    };
+    client.images().tag_image(request).await.map_err(Error::from)?;
+    Ok(0)
 }
 
 /// `croze rmi`

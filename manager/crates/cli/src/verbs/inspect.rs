@@ -63,7 +63,7 @@ pub(super) async fn inspect(client: &Client, args: &InspectArgs) -> Result<u8, F
 
 async fn one(client: &Client, name: &str, args: &InspectArgs) -> Result<Json, Failure> {
     if args.kind != Some(ObjectType::Image)
-        && let Some(document) = one_container(client, name).await?
+        && let Some(document) = one_container(client, name, args.size).await?
     {
         return Ok(document);
     }
@@ -89,9 +89,10 @@ async fn one(client: &Client, name: &str, args: &InspectArgs) -> Result<Json, Fa
 }
 
 /// The container of this name. What is no container's name may be an image's, even one that no container could have.
-async fn one_container(client: &Client, name: &str) -> Result<Option<Json>, Failure> {
+async fn one_container(client: &Client, name: &str, sizes: bool) -> Result<Option<Json>, Failure> {
     let request = InspectContainerRequest {
         container: name.to_owned(),
+        sizes,
     };
     let answer = client.containers().inspect_container(request).await;
     match answer.map_err(Error::from) {

@@ -7,6 +7,7 @@ use croze_client::{Client, Error};
 
 use crate::args::LogsArgs;
 use crate::failure::Failure;
+use crate::human;
 
 /// `croze logs`
 pub(super) async fn show(client: &Client, args: &LogsArgs) -> Result<u8, Failure> {
@@ -14,6 +15,8 @@ pub(super) async fn show(client: &Client, args: &LogsArgs) -> Result<u8, Failure
         container: args.container.clone(),
         follow: args.follow,
         tail: args.tail.0,
+        since: args.since.clone().unwrap_or_default(),
+        until: args.until.clone().unwrap_or_default(),
     };
     let mut entries = client
         .containers()
@@ -21,10 +24,7 @@ pub(super) async fn show(client: &Client, args: &LogsArgs) -> Result<u8, Failure
         .await
         .map_err(Error::from)?
         .into_inner();
-    let (mut stdout, mut stderr) = (
-        Writer::new(io::stdout(), args.timestamps),
-        Writer::new(io::stderr(), args.timestamps),
-    );
+    let (mut stdout, mut stderr) = (Writer::new(io::stdout(), args), Writer::new(io::stderr(), args));
     while let Some(entry) = entries.message().await.map_err(Error::from)? {
         let written = if entry.stream() == StdStream::Stderr {
             stderr.write(&entry)
@@ -36,19 +36,21 @@ pub(super) async fn show(client: &Client, args: &LogsArgs) -> Result<u8, Failure
     Ok(0)
 }
 
-/// Writes entries of one stream, with the time before each line if wanted.
+/// Writes entries of one stream, with the time and the attributes before each line if wanted.
 #[derive(Debug)]
 struct Writer<W> {
     to: W,
     timestamps: bool,
+    details: bool,
     at_line_start: bool,
 }
 
 impl<W: Write> Writer<W> {
-    fn new(to: W, timestamps: bool) -> Self {
+    fn new(to: W, args: &LogsArgs) -> Self {
         Self {
             to,
-            timestamps,
+            timestamps: args.timestamps,
+            details: args.details,
             at_line_start: true,
         }
     }
@@ -57,7 +59,11 @@ impl<W: Write> Writer<W> {
     fn write(&mut self, entry: &LogEntry) -> io::Result<()> {
         for line in entry.data.split_inclusive(|&byte| byte == b'\n') {
             if self.timestamps && self.at_line_start {
-                write!(self.to, "{} ", entry.time)?;
+                write!(self.to, "{} ", human::exact(&entry.time))?;
+            }
+            if self.details && self.at_line_start {
+                // No attribute is kept with a line yet: docker leaves their place empty then.
+                write!(self.to, " ")?;
             }
             self.to.write_all(line)?;
             self.at_line_start = line.ends_with(b"\n");
@@ -72,7 +78,12 @@ mod tests {
 
     #[test]
     fn times_stand_at_line_starts_only() {
-        let mut writer = Writer::new(Vec::new(), true);
+        let mut writer = Writer {
+            to: Vec::new(),
+            timestamps: true,
+            details: true,
+            at_line_start: true,
+        };
         for (time, data) in [("T1", &b"a\nb"[..]), ("T2", b"c\n"), ("T3", b"d\n")] {
             let entry = LogEntry {
                 stream: StdStream::Stdout.into(),
@@ -81,6 +92,6 @@ mod tests {
             };
             writer.write(&entry).unwrap();
         }
-        assert_eq!(String::from_utf8(writer.to).unwrap(), "T1 a\nT1 bc\nT3 d\n");
+        assert_eq!(String::from_utf8(writer.to).unwrap(), "T1  a\nT1  bc\nT3  d\n");
     }
 }

@@ -61,6 +61,7 @@ fn publish(publish: &Publish) -> PublishPorts {
 pub(super) async fn port(client: &Client, args: &PortArgs) -> Result<u8, Failure> {
     let request = InspectContainerRequest {
         container: args.container.clone(),
+        sizes: false,
     };
     let inspected = client
         .containers()

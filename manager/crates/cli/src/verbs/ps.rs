@@ -39,10 +39,22 @@ const MOUNT_WIDTH: usize = 15;
 pub(super) async fn list(client: &Client, args: &PsArgs) -> Result<u8, Failure> {
     let format = if args.quiet {
         Format::quiet(args.format.as_deref(), "ID")?
+    } else if args.size {
+        Format::parse(args.format.as_deref(), &format!("{TABLE}\t{{{{.Size}}}}"))?
     } else {
         Format::parse(args.format.as_deref(), TABLE)?
     };
-    let request = ListContainersRequest { all: args.all };
+    let request = ListContainersRequest {
+        all: args.all,
+        filters: args.filter.clone(),
+        limit: if args.latest {
+            1
+        } else {
+            u32::try_from(args.last).unwrap_or(0)
+        },
+        // Who asks for sizes in a template means them; with -q nobody sees them.
+        sizes: !args.quiet && (args.size || format.mentions("Size")),
+    };
     let containers = client
         .containers()
         .list_containers(request)
@@ -75,13 +87,25 @@ fn row(container: &ContainerSummary, whole: bool, now: Timestamp) -> Value {
         ("Networks", container.network.clone()),
         ("Ports", networks::column(container)),
         ("RunningFor", human::ago(&container.created_at, now)),
-        ("Size", "0B".to_owned()),
+        ("Size", size(container)),
         ("State", state_name(container.state()).to_owned()),
         ("Status", status(container, now)),
     ];
     let fields = fields.map(|(name, text)| (name.to_owned(), Value::Text(text)));
     let label = ("Label".to_owned(), Value::Method(Method::Lookup(labels)));
     Value::Struct(fields.into_iter().chain([label]).collect())
+}
+
+/// What it wrote, and that with its image.
+fn size(container: &ContainerSummary) -> String {
+    match &container.disk_use {
+        None => human::size(0),
+        Some(used) => format!(
+            "{} (virtual {})",
+            human::size(used.written_bytes),
+            human::size(used.whole_bytes)
+        ),
+    }
 }
 
 fn pairs(labels: &std::collections::BTreeMap<String, String>) -> String {

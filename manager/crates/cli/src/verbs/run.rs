@@ -64,6 +64,7 @@ pub(super) async fn start(client: &Client, args: &StartArgs) -> Result<u8, Failu
 pub(super) async fn attach(client: &Client, args: &AttachArgs) -> Result<u8, Failure> {
     let request = InspectContainerRequest {
         container: args.container.clone(),
+        ..InspectContainerRequest::default()
     };
     let container = client
         .containers()
@@ -132,6 +133,7 @@ async fn start_one(client: &Client, container: &str) -> Result<(), Failure> {
 async fn is_tty(client: &Client, container: &str) -> Result<bool, Failure> {
     let request = InspectContainerRequest {
         container: container.to_owned(),
+        ..InspectContainerRequest::default()
     };
     Ok(client
         .containers()

@@ -4,6 +4,7 @@ use croze_client::v1::{ContainerState, InspectContainerResponse, Mount};
 use serde_json::{Value as Json, json};
 
 use super::host_config::host_config;
+use crate::verbs::STORAGE_DRIVER;
 use crate::verbs::networks;
 use crate::verbs::ps::state_name;
 
@@ -17,35 +18,40 @@ pub(super) fn document(response: &InspectContainerResponse) -> Json {
         Some((path, arguments)) => (path.as_str(), arguments),
         None => ("", &[][..]),
     };
-    json!({
+    let mut document = json!({
         "Id": summary.id,
         "Created": summary.created_at,
         "Path": path,
         "Args": arguments,
         "State": state(response),
         "Image": summary.image_id,
-        "ResolvConfPath": "",
-        "HostnamePath": "",
-        "HostsPath": "",
+        "ResolvConfPath": response.resolv_conf_path,
+        "HostnamePath": response.hostname_path,
+        "HostsPath": response.hosts_path,
         "LogPath": response.log_path,
         "BundlePath": response.bundle_path,
         "Name": format!("/{}", summary.name),
         // Nothing restarts a container but its user.
         "RestartCount": 0,
-        "Driver": "overlay2",
+        "Driver": STORAGE_DRIVER,
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": null,
         "HostConfig": host_config(response),
-        "GraphDriver": {"Data": null, "Name": "overlay2"},
+        "GraphDriver": {"Data": null, "Name": STORAGE_DRIVER},
         "Mounts": response.mounts.iter().map(mount).collect::<Vec<_>>(),
         "Config": config(response),
         // Of Croze's own: docker would have made anonymous volumes.
         "Notes": notes(response),
         "NetworkSettings": networks::settings(&response.network, &summary),
-    })
+    });
+    if let (Json::Object(document), Some(used)) = (&mut document, summary.disk_use) {
+        document.insert("SizeRw".to_owned(), json!(used.written_bytes));
+        document.insert("SizeRootFs".to_owned(), json!(used.whole_bytes));
+    }
+    document
 }
 
 fn state(response: &InspectContainerResponse) -> Json {
@@ -82,7 +88,7 @@ fn config(response: &InspectContainerResponse) -> Json {
         "AttachStderr": false,
         "Tty": response.tty,
         "OpenStdin": response.open_stdin,
-        "StdinOnce": false,
+        "StdinOnce": response.stdin_once,
         "Env": response.env,
         "Cmd": or_null(&response.cmd),
         "Image": summary.image,
@@ -97,6 +103,9 @@ fn config(response: &InspectContainerResponse) -> Json {
     // docker leaves it out where there is none.
     if let Some(exposed) = networks::exposed(&summary, &wanted) {
         config["ExposedPorts"] = exposed;
+    }
+    if let (Json::Object(config), Some(seconds)) = (&mut config, response.stop_timeout_seconds) {
+        config.insert("StopTimeout".to_owned(), json!(seconds));
     }
     config
 }

@@ -3,6 +3,8 @@
 use croze_client::v1::InspectImageResponse;
 use serde_json::{Value as Json, json};
 
+use crate::verbs::STORAGE_DRIVER;
+
 /// Everything about an image.
 pub(super) fn document(response: &InspectImageResponse) -> Json {
     let summary = response.summary.clone().unwrap_or_default();
@@ -34,7 +36,7 @@ pub(super) fn document(response: &InspectImageResponse) -> Json {
         "Os": summary.os,
         "Size": summary.size_bytes,
         "VirtualSize": summary.size_bytes,
-        "GraphDriver": {"Data": null, "Name": "overlay2"},
+        "GraphDriver": {"Data": null, "Name": STORAGE_DRIVER},
         "RootFS": { "Type": "layers", "Layers": response.diff_ids },
         "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
     });
