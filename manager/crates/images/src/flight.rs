@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use croze_model::{Digest, Error, ErrorKind, Reference, Result};
 use croze_registry::Registry;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::error::{ImageError, copy};
 use crate::layer::Stored;
@@ -24,10 +24,30 @@ use crate::progress::LayerState;
 use crate::records::ImageLayer;
 use crate::store::Images;
 
+/// How many layers of one registry are fetched and unpacked at once, by all pulls together.
+const PARALLEL_LAYERS: usize = 4;
 /// How many pieces of a download may wait for the unpacking thread.
 const WAITING_PIECES: usize = 32;
 /// How long a failed pull waits for its cancelled flights before it says that it failed.
 const CLEANING: Duration = Duration::from_secs(10);
+
+/// Who may begin, by registry: one that is slow holds up its own layers only.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    of_registry: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl Slots {
+    fn of(&self, registry: &str) -> Arc<Semaphore> {
+        let mut slots = self.of_registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever has a slot, or waits for one, holds them.
+        slots.retain(|name, slots| name == registry || Arc::strong_count(slots) > 1);
+        slots
+            .entry(registry.to_owned())
+            .or_insert_with(|| Arc::new(Semaphore::new(PARALLEL_LAYERS)))
+            .clone()
+    }
+}
 
 /// The flights in the air, by blob and diff id.
 #[derive(Debug, Default)]
@@ -193,8 +213,9 @@ impl FlightTask {
                 what: format!("layer {}", self.layer.blob),
             })
         };
+        let slots = self.images.inner.slots.of(self.reference.domain());
         let _slot = tokio::select! {
-            slot = self.images.inner.slots.acquire() => slot.map_err(|_| cancelled())?,
+            slot = slots.acquire_owned() => slot.map_err(|_| cancelled())?,
             _ = &mut *unwanted => return Err(cancelled()),
         };
         if let Some(stored) = self.use_blob().await? {

@@ -9,16 +9,14 @@ use croze_model::{Digest, Reference, Result};
 use croze_registry::Registry;
 use croze_snapshots::Snapshots;
 use croze_store::{Records, create_private_dir};
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::RwLock;
 
 use crate::error::ImageError;
-use crate::flight::Flights;
+use crate::flight::{Flights, Slots};
 use crate::image::{Image, ImageDetails};
 use crate::pins::Pins;
 use crate::records::{ImageRecord, PairRecord, TagRecord};
 
-/// How many layers are fetched and unpacked at once, by all pulls together.
-const PARALLEL_LAYERS: usize = 4;
 /// The largest config that is read, in bytes.
 pub(crate) const MAX_CONFIG: u64 = 8 << 20;
 /// The shortest prefix of an id that is taken for one.
@@ -44,7 +42,7 @@ pub(crate) struct Inner {
     /// looks at it, or finds it gone.
     pub(crate) gate: Arc<RwLock<()>>,
     pub(crate) flights: Flights,
-    pub(crate) slots: Semaphore,
+    pub(crate) slots: Slots,
 }
 
 impl Images {
@@ -69,7 +67,7 @@ impl Images {
             pins: Pins::default(),
             gate: Arc::default(),
             flights: Flights::default(),
-            slots: Semaphore::new(PARALLEL_LAYERS),
+            slots: Slots::default(),
         };
         match inner.collect() {
             Ok(0) => {}

@@ -326,6 +326,42 @@ async fn a_pull_that_is_dropped_stops_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_registry_that_is_stuck_holds_up_no_other() {
+    let world = World::new().await;
+    let stuck: Vec<Layer> = (0..4)
+        .map(|n| layer(&[(&format!("f{n}"), &"croze ".repeat(1000))]))
+        .collect();
+    world.image("a/stuck", "1", &stuck);
+    for layer in &stuck {
+        let reply = Reply {
+            cut: Some(20),
+            stalls: true,
+            ..Reply::new(200, layer.blob.clone())
+        };
+        world.serve(format!("/v2/a/stuck/blobs/{}", Digest::of(&layer.blob)), reply);
+    }
+    world.image("a/healthy", "1", &[layer(&[("g", "1")])]);
+    let (progress, mut state) = Progress::new();
+    let (images, reference) = (world.images.clone(), world.reference("a/stuck:1"));
+    let pull =
+        tokio::spawn(async move { images.pull(&reference, &platform("linux/amd64"), &progress).await });
+    let all_fetch = |state: &croze_images::PullState| {
+        state.layers.len() == 4 && state.layers.iter().all(|l| l.state == LayerState::Downloading)
+    };
+    state.wait_for(all_fetch).await.unwrap();
+    // The same server under its other name is another registry.
+    let other = format!("localhost:{}/a/healthy:1", world.server.address.port());
+    let (progress, _state) = Progress::new();
+    let (reference, platform) = (other.parse().unwrap(), platform("linux/amd64"));
+    let healthy = world.images.pull(&reference, &platform, &progress);
+    tokio::time::timeout(std::time::Duration::from_secs(20), healthy)
+        .await
+        .expect("a healthy registry waits for one that is stuck")
+        .unwrap();
+    pull.abort();
+}
+
+#[tokio::test]
 async fn removal_frees_what_nobody_else_names() {
     let world = World::new().await;
     let (base, top) = (layer(&[("f", "1234567890")]), layer(&[("g", "12345")]));

@@ -5,11 +5,14 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, header};
 use reqwest::{Response, Url};
 use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
 
 use crate::endpoint::Endpoint;
 
 /// How much of an error's body is read for its message, and of a realm's answer.
 const MAX_SMALL_BODY: u64 = 64 * 1024;
+/// How long such a body may take to come.
+const SMALL_BODY_TIME: Duration = Duration::from_secs(30);
 
 /// Whether an answer comes from the registry itself, and not from where it redirected to.
 pub(crate) fn is_the_registrys(endpoint: &Endpoint, response: &Response) -> bool {
@@ -100,7 +103,8 @@ pub(crate) fn said_in(body: &[u8]) -> Option<String> {
 /// The beginning of a body, as much as came.
 pub(crate) async fn small_body(response: &mut Response) -> Vec<u8> {
     let mut body = Vec::new();
-    while let Ok(Some(piece)) = response.chunk().await {
+    let deadline = Instant::now() + SMALL_BODY_TIME;
+    while let Ok(Ok(Some(piece))) = timeout_at(deadline, response.chunk()).await {
         body.extend_from_slice(&piece);
         if body.len() as u64 > MAX_SMALL_BODY {
             break;

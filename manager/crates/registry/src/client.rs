@@ -22,6 +22,8 @@ const MAX_REDIRECTS: usize = 5;
 const ATTEMPTS: u32 = 4;
 /// The first wait between two tries.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// How long a manifest may take to come. It is read whole and has 4 MiB at most.
+const DOCUMENT_TIME: Duration = Duration::from_secs(60);
 /// The longest wait, whatever `Retry-After` says.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
@@ -36,6 +38,8 @@ pub struct Registry {
 struct Inner {
     /// The first wait between two tries; it doubles.
     first_wait: Duration,
+    /// The longest time for a manifest.
+    document_time: Duration,
     hosts: Hosts,
     clients: Clients,
     tokens: Tokens,
@@ -75,20 +79,21 @@ impl Registry {
     /// A client; `hosts` says what is special about single registries.
     #[must_use]
     pub fn new(hosts: Hosts) -> Self {
-        Self::with_first_wait(hosts, FIRST_WAIT)
+        Self::with_times(hosts, FIRST_WAIT, DOCUMENT_TIME)
     }
 
     /// A client that does not wait between its tries.
     #[cfg(test)]
     pub(crate) fn impatient(hosts: Hosts) -> Self {
-        Self::with_first_wait(hosts, Duration::ZERO)
+        Self::with_times(hosts, Duration::ZERO, DOCUMENT_TIME)
     }
 
-    fn with_first_wait(hosts: Hosts, first_wait: Duration) -> Self {
+    pub(crate) fn with_times(hosts: Hosts, first_wait: Duration, document_time: Duration) -> Self {
         // Whoever installs a provider first has made the choice for the process; that is fine.
         drop(rustls::crypto::ring::default_provider().install_default());
         let inner = Inner {
             first_wait,
+            document_time,
             hosts,
             clients: Clients::default(),
             tokens: Tokens::default(),
@@ -118,6 +123,11 @@ impl Registry {
 
     pub(crate) fn tokens(&self) -> &Tokens {
         &self.inner.tokens
+    }
+
+    /// The longest time for a manifest.
+    pub(crate) fn document_time(&self) -> Duration {
+        self.inner.document_time
     }
 
     /// How long to wait before the next try after this many failures in a row.

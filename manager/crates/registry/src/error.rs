@@ -179,6 +179,16 @@ pub enum RegistryError {
         /// The blob.
         digest: Digest,
     },
+    /// A document that does not come to its end.
+    #[error("{what} did not come whole from {address} within {seconds} seconds")]
+    Slow {
+        /// What was asked for.
+        what: String,
+        /// The server.
+        address: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// An answer that was not expected.
     #[error("registry {registry} answered {status} for {address}{said}")]
     Status {
@@ -345,6 +355,7 @@ impl From<RegistryError> for Error {
             R::UnknownBlob { .. } => new(ErrorKind::Corrupt, "download")
                 .hint("the registry's copy of the image is incomplete: push it there again"),
             R::TokenServer { .. } => new(ErrorKind::Unavailable, "resolve").hint("try again later"),
+            R::Slow { .. } => new(ErrorKind::Unavailable, "resolve").hint("try again later"),
             R::Status { .. } | R::Redirect { .. } => new(ErrorKind::Unavailable, "download"),
             R::WrongDigest { .. } | R::WrongSize { .. } => new(ErrorKind::Corrupt, "verify")
                 .hint("the registry, or a proxy before it, serves damaged content: nothing of it was kept"),

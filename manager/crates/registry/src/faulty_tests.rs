@@ -50,6 +50,27 @@ fn content() -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn a_manifest_that_does_not_end_is_given_up() {
+    let server = Server::start(|_: &Request| Reply {
+        cut: Some(9),
+        stalls: true,
+        ..manifest_reply()
+    })
+    .await;
+    let registry = Registry::with_times(crate::Hosts::default(), Duration::ZERO, Duration::from_millis(50));
+    let error = registry
+        .resolve(&reference(&server, "a/b"), &Platform::host())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(
+        error.what().contains("did not come whole from http://127.0.0.1"),
+        "{}",
+        error.what()
+    );
+}
+
+#[tokio::test]
 async fn an_unknown_image_is_told_with_registry_repository_and_tag() {
     let body = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}"#;
     let server = Server::start(move |_| Reply::new(404, body)).await;

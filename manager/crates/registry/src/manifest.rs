@@ -5,6 +5,7 @@ use croze_model::{Digest, Platform, Reference, Result};
 use http::{HeaderValue, StatusCode};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
 
 use crate::MAX_MANIFEST;
 use crate::answer::{in_brackets, said};
@@ -210,16 +211,25 @@ impl Registry {
         if response.content_length().is_some_and(|length| length > limit) {
             return Err(too_large());
         }
+        let address = response.url().origin().ascii_serialization();
         let mut body = Vec::new();
+        // A silent registry is found by the connection; one that sends a byte now and then only here.
+        let deadline = Instant::now() + self.document_time();
         loop {
-            match response.chunk().await {
+            let chunk = timeout_at(deadline, response.chunk()).await;
+            let chunk = chunk.map_err(|_| RegistryError::Slow {
+                what: what.to_owned(),
+                address: address.clone(),
+                seconds: self.document_time().as_secs(),
+            })?;
+            match chunk {
                 Ok(Some(piece)) if body.len() as u64 + piece.len() as u64 > limit => return Err(too_large()),
                 Ok(Some(piece)) => body.extend_from_slice(&piece),
                 Ok(None) => return Ok(body.into()),
                 Err(source) => {
                     return Err(RegistryError::Unreachable {
                         registry: endpoint.registry.clone(),
-                        address: response.url().origin().ascii_serialization(),
+                        address,
                         source: source.without_url(),
                     });
                 }
