@@ -40,7 +40,7 @@ torture: setup-tests build ## kill -9 at random and at every step, full disks, d
 conformance: setup-tests build ## crun's own tests against croze-rt, runc and crun, in one table (docs/conformance.md)
 	@scripts/conformance.sh
 
-bench: setup-tests build ## compares croze-rt with crun and runc, croze with podman and dockerd (docs/benchmarks.md)
+bench: setup-tests build ## compares croze-rt with crun and runc, croze and its network with podman's and dockerd's (docs/benchmarks.md)
 	@scripts/bench.sh
 
 install: build ## installs programs, manual pages, completions and a systemd unit under PREFIX (/usr/local), below DESTDIR if set

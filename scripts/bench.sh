@@ -1,11 +1,12 @@
 #!/bin/sh
-# Compares croze-rt with the installed crun and runc, and the manager with podman and dockerd, and writes docs/benchmarks.md.
+# Compares croze-rt with the installed crun and runc, the manager and its default network with podman's and dockerd's, and writes
+# docs/benchmarks.md.
 #
 # Everything runs in a private mount namespace in which only one cgroup version is to be seen: crun refuses a host that shows
 # version 1 and version 2 side by side, and writes into the empty directory that version 2 leaves when it is only unmounted. The engines run in a network namespace too, which takes dockerd's bridge and firewall rules
 # with it. The bench programs are static, and the one for runtimes is small, because a child's peak memory begins with its parent's.
 #
-# PART=runtimes or PART=engines runs only that; ROUNDS, PULLS and DISK_PULLS say how often.
+# PART=runtimes, PART=engines or PART=networks runs only that; ROUNDS, PULLS and DISK_PULLS say how often.
 set -eu
 
 cargo=${CARGO:-cargo}
@@ -65,5 +66,8 @@ fi
 if [ "${PART:-engines}" = engines ]; then
     apart --net "$programs/croze-bench-engines" --rounds "${ROUNDS:-30}" --pulls "${PULLS:-5}" --disk-pulls "${DISK_PULLS:-3}" \
         --report docs/benchmarks.md
+fi
+if [ "${PART:-networks}" = networks ]; then
+    apart --net "$programs/croze-bench-engines" networks --rounds "${ROUNDS:-20}" --report docs/benchmarks.md
 fi
 echo 'bench: done; the figures are in docs/benchmarks.md, and nothing is left behind but the image in the tests'"'"' cache'

@@ -64,6 +64,20 @@ impl<'scene> Crozed<'scene> {
         Self::begin(scene, storage, &bin("croze-rt")?, "")
     }
 
+    /// The same in a network namespace.
+    ///
+    /// # Errors
+    /// As [`Crozed::start`].
+    pub fn start_inside(
+        scene: &'scene Scene,
+        storage: &Path,
+        namespace: &NetworkNamespace<'_>,
+    ) -> Result<Self> {
+        let daemon = Self::placed(scene, storage, &bin("croze-rt")?);
+        daemon.namespace.replace(Some(namespace.pid()));
+        daemon.first_launch("")
+    }
+
     /// Starts the daemon with this directory for what a boot forgets.
     ///
     /// # Errors

@@ -82,6 +82,20 @@ impl<'scene> NetworkNamespace<'scene> {
         command
     }
 
+    /// The same command, run in the namespace.
+    #[must_use]
+    pub fn enter(&self, command: &Command) -> Command {
+        let mut inside = self.command(command.get_program());
+        inside.args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => inside.env(name, value),
+                None => inside.env_remove(name),
+            };
+        }
+        inside
+    }
+
     /// Runs shell lines there, and expects success.
     ///
     /// # Errors

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::bundle::populate_rootfs;
 use crate::host::cgroup_directories;
 use crate::image::LayerBuilder;
+use crate::namespace::NetworkNamespace;
 use crate::output::{Ended, Output};
 use crate::programs::runtime_under_test;
 use crate::reaper::{self, Process};
@@ -27,13 +29,18 @@ fn rootfs_tar(scene: &Scene) -> Result<PathBuf> {
     Ok(tar)
 }
 
+/// dockerd's bridge: apart from the addresses of a [`NetworkNamespace`].
+const BRIDGE: &str = "10.98.0.1/24";
+
 /// Which network namespace a daemon lives in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
+#[derive(Clone, Copy, Debug)]
+pub enum Network<'namespace> {
     /// One made for it: what it does to interfaces and the firewall goes with it.
     Own,
     /// The test process's, which is then itself in one that was made for it.
     Shared,
+    /// This one.
+    In(&'namespace NetworkNamespace<'namespace>),
 }
 
 /// dockerd in namespaces of its own (mounts, network), with the runtime under test as `croze`.
@@ -62,13 +69,16 @@ impl<'scene> Dockerd<'scene> {
     ///
     /// # Errors
     /// It does not answer.
-    pub fn start_in(scene: &'scene Scene, storage: &Path, network: Network) -> Result<Self> {
+    pub fn start_in(scene: &'scene Scene, storage: &Path, network: Network<'_>) -> Result<Self> {
         let path = |name: &str| storage.join(name).to_string_lossy().into_owned();
         let socket = format!("unix://{}", path("docker.sock"));
         // The daemon sets up a bridge and firewall rules, and mounts its layers: all of that goes with its namespaces.
-        let mut command = reaper::command("unshare");
+        let mut command = match network {
+            Network::In(namespace) => namespace.command("unshare"),
+            Network::Own | Network::Shared => reaper::command("unshare"),
+        };
         command.args(["--mount", "--propagation", "private"]);
-        if network == Network::Own {
+        if matches!(network, Network::Own) {
             command.arg("--net");
         }
         command.args(["sh", "-c"]);
@@ -87,7 +97,7 @@ impl<'scene> Dockerd<'scene> {
             "--pidfile",
             &path("docker.pid"),
             "--bip",
-            "10.99.0.1/24",
+            BRIDGE,
             "--storage-driver",
             "overlay2",
         ]);
@@ -159,6 +169,8 @@ pub struct Podman<'scene> {
     runtime: Option<PathBuf>,
     /// The cgroups of podman's monitors were there already: then they are not ours to remove.
     had_cgroups: bool,
+    /// The process id of the sleeper of the network namespace it runs in.
+    namespace: Option<i32>,
 }
 
 impl<'scene> Podman<'scene> {
@@ -195,13 +207,62 @@ impl<'scene> Podman<'scene> {
             configuration,
             runtime,
             had_cgroups: !monitor_cgroups().is_empty(),
+            namespace: None,
         })
+    }
+
+    /// The same in a network namespace, with the addresses in use noted in its storage.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn inside(mut self, namespace: &NetworkNamespace<'_>) -> Result<Self> {
+        let networks = self.storage.join("podman-networks");
+        fs::create_dir_all(&networks)?;
+        let default = json!({
+            "cniVersion": "0.4.0",
+            "name": "podman",
+            "plugins": [
+                {
+                    "type": "bridge",
+                    "bridge": "cni-podman0",
+                    "isGateway": true,
+                    "ipMasq": true,
+                    "hairpinMode": true,
+                    "ipam": {
+                        "type": "host-local",
+                        "dataDir": self.storage.join("podman-addresses"),
+                        "routes": [{ "dst": "0.0.0.0/0" }],
+                        "ranges": [[{ "subnet": "10.88.0.0/16", "gateway": "10.88.0.1" }]],
+                    },
+                },
+                { "type": "portmap", "capabilities": { "portMappings": true } },
+                { "type": "firewall" },
+                { "type": "tuning" },
+            ],
+        });
+        fs::write(networks.join("87-podman.conflist"), default.to_string())?;
+        let section = format!(
+            "[network]\nnetwork_backend = \"cni\"\nnetwork_config_dir = \"{}\"\n",
+            networks.display()
+        );
+        let before = fs::read_to_string(&self.configuration)?;
+        fs::write(&self.configuration, before + &section)?;
+        self.namespace = Some(namespace.pid());
+        Ok(self)
     }
 
     /// A command line of podman.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = reaper::command("podman");
+        let mut command = match self.namespace {
+            Some(pid) => {
+                let mut command = reaper::command("nsenter");
+                command.arg(format!("--net=/proc/{pid}/ns/net"));
+                command.args(["--", "podman"]);
+                command
+            }
+            None => reaper::command("podman"),
+        };
         command.env("CONTAINERS_CONF", &self.configuration);
         command
             .arg("--root")

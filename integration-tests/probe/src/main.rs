@@ -15,6 +15,10 @@
 //! croze-probe tty                          says whether stdin, stdout and stderr are terminals, and how large
 //! croze-probe serve PORT…                  answers TCP and UDP with the client's address, prints "ready"
 //! croze-probe ask tcp|udp ADDRESS:PORT     prints what such a server answers
+//! croze-probe serve-traffic PORT           serves the three below over TCP, prints "ready"
+//! croze-probe throughput ADDRESS:PORT MS   lets itself be flooded for that long, prints bytes per second
+//! croze-probe round-trips ADDRESS:PORT N   sends one byte and waits for it, N times, prints the median in ns
+//! croze-probe connections ADDRESS:PORT N   connects, asks and closes, N times, prints how many in a second
 //! croze-probe attempt NAME…                tries privileged calls, prints {"NAME": "ok" or the errno's name}
 //! ```
 //!
@@ -26,6 +30,7 @@
 mod attempts;
 mod network;
 mod report;
+mod traffic;
 mod workloads;
 
 use std::io::Write;
@@ -71,6 +76,10 @@ fn dispatch(arguments: &[String]) -> Outcome {
         ("attempt", names) => attempts::print(names),
         ("serve", ports) => network::serve(ports),
         ("ask", [protocol, address]) => network::ask(protocol, address),
+        ("serve-traffic", [port]) => traffic::serve(port),
+        ("throughput", [address, milliseconds]) => traffic::throughput(address, milliseconds),
+        ("round-trips", [address, count]) => traffic::round_trips(address, count),
+        ("connections", [address, count]) => traffic::connections(address, count),
         (other, rest) => Err(format!(
             "{other:?} with {} arguments is not known; see the source's head",
             rest.len()

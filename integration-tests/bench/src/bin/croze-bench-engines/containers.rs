@@ -21,7 +21,7 @@ pub(crate) const CASES: [&str; 6] = [
 ];
 
 /// Ends at once when it is told to: what is timed is the engine.
-const OBEDIENT: [&str; 3] = [
+pub(crate) const OBEDIENT: [&str; 3] = [
     "sh",
     "-c",
     "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done",
@@ -84,8 +84,14 @@ pub(crate) fn live_through(
 
 /// One round of one engine.
 fn live(scene: &Scene, engine: &Engine<'_>, image: &str, counts: bool, result: &mut Lives) -> Result<()> {
-    let run = measure(scene, &engine.run(&["--rm"], image, &["true"])?)?;
-    let detached = measure(scene, &engine.run(&["-d"], image, &OBEDIENT)?)?;
+    let run = measure(
+        scene,
+        &engine.run(&["--network", "none", "--rm"], image, &["true"])?,
+    )?;
+    let detached = measure(
+        scene,
+        &engine.run(&["--network", "none", "-d"], image, &OBEDIENT)?,
+    )?;
     let id = detached.stdout.trim().to_owned();
     ensure!(!id.is_empty(), "{} run -d printed no id", engine.kind().name());
     let exec = measure(scene, &engine.command(&["exec", &id, "true"])?)?;

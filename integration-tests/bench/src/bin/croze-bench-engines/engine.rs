@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use croze_integration_tests::{Crozed, Dockerd, Network, Podman, Scene, bin};
+use croze_integration_tests::{Crozed, Dockerd, Network, NetworkNamespace, Podman, Scene, bin};
 
 use crate::processes;
 
@@ -118,6 +118,20 @@ impl<'scene> Engine<'scene> {
         })
     }
 
+    /// Starts it in a network namespace, with the default network that it has there.
+    pub(crate) fn start_inside(
+        scene: &'scene Scene,
+        kind: Kind,
+        storage: &Path,
+        host: &NetworkNamespace<'_>,
+    ) -> Result<Self> {
+        Ok(match kind {
+            Kind::Croze => Self::Croze(Crozed::start_inside(scene, storage, host)?),
+            Kind::Podman => Self::Podman(Podman::new_in(scene, storage, None)?.inside(host)?),
+            Kind::Docker => Self::Docker(Dockerd::start_in(scene, storage, Network::In(host))?),
+        })
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Croze(_) => Kind::Croze,
@@ -143,13 +157,13 @@ impl<'scene> Engine<'scene> {
         }
     }
 
-    /// `run` with these flags, without network, and with what keeps all traces within the scene.
+    /// `run` with these flags, and with what keeps all traces within the scene.
     pub(crate) fn run(&self, flags: &[&str], image: &str, program: &[&str]) -> Result<Command> {
         let own = match self {
             Self::Podman(podman) => podman.run_flags().to_vec(),
             _ => Vec::new(),
         };
-        let mut words = vec!["run", "--network", "none"];
+        let mut words = vec!["run"];
         words.extend(own.iter().map(String::as_str));
         words.extend(flags);
         words.push(image);

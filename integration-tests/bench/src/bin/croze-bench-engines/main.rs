@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! croze-bench-engines [--rounds N] [--pulls N] [--disk-pulls N] [--report FILE]
+//! croze-bench-engines networks [--rounds N] [--report FILE]
 //! croze-bench-engines measure FILE PROGRAM [ARGUMENT...]     one program, timed; for the bench's own use
 //! ```
 //!
@@ -18,6 +19,8 @@ mod content;
 mod engine;
 mod image;
 mod measure;
+mod network_report;
+mod networks;
 mod processes;
 mod pulls;
 mod report;
@@ -34,6 +37,10 @@ fn main() -> Result<()> {
     let mut words = std::env::args().skip(1).peekable();
     if words.next_if(|word| word == "measure").is_some() {
         return measure::child(words);
+    }
+    if words.next_if(|word| word == "networks").is_some() {
+        let options = Options::parse(words)?;
+        return Scene::play(|scene| bench_networks(scene, &options));
     }
     let options = Options::parse(words)?;
     let layout = image::prepare()?;
@@ -61,6 +68,14 @@ fn bench(scene: &Scene, layout: &Path, options: &Options) -> Result<()> {
     });
     report::print(&text)?;
     croze_bench::save_section(&options.report, report::TITLE, &text)
+}
+
+fn bench_networks(scene: &Scene, options: &Options) -> Result<()> {
+    let versions = engine::versions(scene)?;
+    let figures = networks::measure_all(scene, options.rounds)?;
+    let text = network_report::text(&versions, &figures, options.rounds);
+    report::print(&text)?;
+    croze_bench::save_section(&options.report, network_report::TITLE, &text)
 }
 
 struct Options {
