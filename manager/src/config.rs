@@ -114,22 +114,7 @@ fn did_you_mean(message: &str) -> Option<&str> {
         .skip(1)
         .step_by(2);
     let unknown = quoted.next()?;
-    let (distance, nearest) = quoted.map(|known| (distance(unknown, known), known)).min()?;
-    (distance <= 1 + unknown.len() / 3).then_some(nearest)
-}
-
-/// How many letters must be put in, taken out or changed to make one word of the other (Levenshtein).
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in to.bytes().enumerate() {
-            let changed = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
+    croze_model::nearest(unknown, quoted)
 }
 
 fn resolve(args: &Args, file: File, registries: Hosts) -> anyhow::Result<Config> {

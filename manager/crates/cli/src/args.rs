@@ -24,14 +24,18 @@ pub(crate) use options::OptionArgs;
 #[command(
     name = "croze",
     version,
+    disable_version_flag = true,
     max_term_width = 110,
     subcommand_required = true,
     arg_required_else_help = true
 )]
 pub(crate) struct Cli {
     /// Where the daemon listens: unix:///PATH [default: $CROZE_HOST, else unix:///run/croze/croze.sock]
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(short = 'H', long, global = true, value_name = "URL")]
     pub(crate) host: Option<String>,
+    /// Print the version
+    #[arg(short = 'v', long, short_alias = 'V', action = clap::ArgAction::Version)]
+    version: Option<bool>,
     /// What to do
     #[command(subcommand)]
     pub(crate) verb: Verb,

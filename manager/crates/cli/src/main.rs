@@ -21,6 +21,7 @@ mod human;
 mod listing;
 mod moments;
 mod output;
+mod overview;
 mod progress;
 mod signals;
 mod streams;
@@ -33,11 +34,12 @@ mod verbs;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 fn main() -> ExitCode {
     terminal::restore_on_panic();
-    let cli = match args::Cli::try_parse() {
+    let matches = overview::with_overview(args::Cli::command()).try_get_matches();
+    let cli = match matches.and_then(|matches| args::Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),
     };

@@ -113,7 +113,13 @@ pub(crate) fn env_file(text: &str, lookup: impl Fn(&str) -> Option<String>) -> R
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let variable = env(line, &lookup).map_err(|reason| format!("line {}: {reason}", number + 1))?;
+        let name = line.split('=').next().unwrap_or_default();
+        let variable = if name.contains(char::is_whitespace) {
+            Err(format!("variable '{name}' contains whitespaces"))
+        } else {
+            env(line, &lookup)
+        };
+        let variable = variable.map_err(|reason| format!("line {}: {reason}", number + 1))?;
         variables.extend(variable);
     }
     Ok(variables)
@@ -262,6 +268,10 @@ mod tests {
         assert_eq!(
             env_file("A=1\n=2\n", lookup).unwrap_err(),
             "line 2: invalid environment variable: =2"
+        );
+        assert_eq!(
+            env_file("A=b c\nbad line=2\n", lookup).unwrap_err(),
+            "line 2: variable 'bad line' contains whitespaces"
         );
     }
 

@@ -7,6 +7,7 @@ mod create;
 mod daemon;
 mod events;
 mod exec;
+mod host;
 mod images;
 mod inspect;
 mod login;

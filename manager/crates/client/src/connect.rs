@@ -33,14 +33,19 @@ impl Endpoint {
     /// # Errors
     /// [`Error::InvalidEndpoint`] for anything else.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let path = text.strip_prefix("unix://").unwrap_or(text);
-        if path.starts_with('/') {
-            Ok(Self::Unix(PathBuf::from(path)))
-        } else {
-            Err(Error::InvalidEndpoint {
-                text: text.to_owned(),
-            })
-        }
+        let reason = match text.split_once("://") {
+            _ if text.starts_with('/') => return Ok(Self::Unix(PathBuf::from(text))),
+            Some(("unix", path)) if path.starts_with('/') => return Ok(Self::Unix(PathBuf::from(path))),
+            Some(("unix", _)) | None => "the path of a socket begins with /",
+            Some(("tcp" | "http" | "https" | "ssh" | "npipe" | "fd", _)) => {
+                "Croze's daemon listens on unix sockets only"
+            }
+            Some(_) => "only the scheme unix:// is known",
+        };
+        Err(Error::InvalidEndpoint {
+            text: text.to_owned(),
+            reason,
+        })
     }
 }
 

@@ -11,10 +11,12 @@ use tonic::Code;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The endpoint's text is not one.
-    #[error("invalid host {text:?}")]
+    #[error("{text:?} is not where a daemon can listen: {reason}")]
     InvalidEndpoint {
         /// The text as given.
         text: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// No connection came about.
     #[error("cannot connect to the croze daemon at {endpoint}: {failure}")]
@@ -85,12 +87,12 @@ impl ConnectFailure {
 
     fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NoSocket | Self::NobodyListens => {
-                Some("start it with `croze daemon` (as root), or name another one with --host or CROZE_HOST")
-            }
-            Self::PermissionDenied => {
-                Some("use sudo, or join the group that owns the socket (usually `croze`)")
-            }
+            Self::NoSocket | Self::NobodyListens => Some(
+                "start it as root: `systemctl start croze`, or `croze daemon` in a terminal of its own; or name another one with --host or CROZE_HOST",
+            ),
+            Self::PermissionDenied => Some(
+                "use sudo, or join the group croze (`sudo usermod -aG croze $USER`, then log in anew); its members are as powerful as root",
+            ),
             Self::Io(_) => None,
         }
     }
@@ -101,7 +103,9 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::InvalidEndpoint { .. } => Some("a host looks like unix:///run/croze/croze.sock"),
+            Self::InvalidEndpoint { .. } => {
+                Some("name its socket: --host unix:///run/croze/croze.sock, or CROZE_HOST in the environment")
+            }
             Self::Connect { failure, .. } => failure.hint(),
             Self::VersionMismatch { daemon, client } if daemon < client => {
                 Some("the daemon is older than this client: restart it with the installed version")

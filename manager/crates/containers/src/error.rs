@@ -141,9 +141,18 @@ impl From<ContainersError> for Error {
             }
             E::Ambiguous { .. } => Error::new(ErrorKind::InvalidArgument, "find", text)
                 .hint("give more digits of the id, or the name"),
-            E::NameTaken(_) => Error::new(ErrorKind::AlreadyExists, "create", text)
-                .hint("remove that container with `croze rm`, or choose another --name"),
-            E::WrongState { .. } => Error::new(ErrorKind::Conflict, "state", text),
+            E::NameTaken(taken) => Error::new(ErrorKind::AlreadyExists, "create", text).hint(format!(
+                "`croze rm {0}` frees it (`croze rm -f {0}` while that container runs); or choose another --name",
+                taken.name
+            )),
+            E::WrongState { name, state, .. } => {
+                let error = Error::new(ErrorKind::Conflict, "state", text);
+                if matches!(state, "created" | "exited") {
+                    error.hint(format!("start it first: croze start {name}"))
+                } else {
+                    error
+                }
+            }
             E::Transition(_) | E::Interrupted => Error::new(ErrorKind::Internal, "state", text),
             E::Spec(spec) => spec.into(),
             E::Runtime { kind, ref stage, .. } => {

@@ -207,9 +207,9 @@ impl From<ImageError> for Error {
                     None => error,
                 }
             }
-            I::Unknown { name } => {
-                new(ErrorKind::NotFound, "resolve").hint(format!("pull it: croze pull {name}"))
-            }
+            I::Unknown { name } => new(ErrorKind::NotFound, "resolve").hint(format!(
+                "`croze images` lists those that are here; to fetch it: croze pull {name}"
+            )),
             I::Ambiguous { .. } => {
                 new(ErrorKind::InvalidArgument, "resolve").hint("give more digits of the id")
             }

@@ -13,6 +13,7 @@ pub(crate) enum ContainerVerb {
     /// Connect to a running container's streams
     Attach(AttachArgs),
     /// Create a container without starting it
+    #[command(disable_help_flag = true)]
     Create(Box<CreateArgs>),
     /// Run a further command in a running container
     Exec(ExecArgs),
@@ -29,6 +30,7 @@ pub(crate) enum ContainerVerb {
     #[command(visible_alias = "remove")]
     Rm(RmArgs),
     /// Create a container from an image and start it
+    #[command(disable_help_flag = true)]
     Run(Box<RunArgs>),
     /// Start created or stopped containers
     Start(StartArgs),

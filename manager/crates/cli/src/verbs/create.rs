@@ -178,8 +178,13 @@ pub(super) fn environment(
     for file in files {
         let text = std::fs::read_to_string(file)
             .map_err(|source| Failure::io(format!("read {}", file.display()), source))?;
-        let read = values::env_file(&text, lookup)
-            .map_err(|reason| Failure::usage(format!("{}: {reason}", file.display()), None))?;
+        let read = values::env_file(&text, lookup).map_err(|reason| {
+            let said = format!("invalid env file ({}): {reason}", file.display());
+            Failure::usage(
+                said,
+                Some("each line is NAME=value, NAME alone, or a comment after #"),
+            )
+        })?;
         env.extend(read);
     }
     for variable in variables {

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use crate::args::FormatArgs;
 use crate::failure::Failure;
 use crate::template::{Functions, Shape, Template, Value, Zero};
+use crate::verbs::host;
 use crate::{human, output, verbs};
 
 /// `croze version`: works with a daemon of any version, and says its own even without one.
@@ -130,6 +131,7 @@ pub(super) async fn info(client: &Client, args: &FormatArgs) -> Result<u8, Failu
         ("Root", info.root),
         ("Run root", info.run_root),
     ]))?;
+    output::text(&host::screen(&info.checks, host::Colour::detect()))?;
     for warning in &info.warnings {
         output::notice(&format!("warning: {warning}"));
     }
@@ -166,6 +168,7 @@ fn facts(info: &InfoResponse) -> Json {
         "InitBinary": "",
         "SecurityOptions": ["name=seccomp,profile=default"],
         "Warnings": info.warnings,
+        "Checks": host::document(&info.checks),
     })
 }
 

@@ -142,6 +142,10 @@ impl From<SpecError> for Error {
     fn from(error: SpecError) -> Self {
         let hint = match &error {
             SpecError::NoCommand => Some("name a command after the image"),
+            SpecError::Capability { .. } => {
+                Some("capabilities(7) has the names, such as NET_ADMIN; ALL is every one")
+            }
+            SpecError::NotAbsolute { .. } => Some("paths in a container begin with /"),
             SpecError::NoSuchUser { .. } | SpecError::NoSuchGroup { .. } => {
                 Some("give a number, or a name that the image knows")
             }
