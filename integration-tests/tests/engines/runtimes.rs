@@ -5,11 +5,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use croze_integration_tests::{Crozed, Ended, ImageLayout, Registry, Scene, wait_until};
+use croze_integration_tests::{Crozed, Ended, ImageLayout, Registry, Scene, Tmpfs, wait_until};
 use serde_json::json;
 
 /// A daemon with the runtime of this name, and a small image; `None` (and a word why) where that is not installed.
-fn with_runtime(name: &str, act: impl FnOnce(&Crozed<'_>, &str) -> Result<()>) -> Result<()> {
+fn with_runtime(name: &str, act: impl FnOnce(&Scene, &Crozed<'_>, &str) -> Result<()>) -> Result<()> {
     let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin"];
     let found = places
         .iter()
@@ -24,7 +24,7 @@ fn with_runtime(name: &str, act: impl FnOnce(&Crozed<'_>, &str) -> Result<()>) -
         let image = registry.reference("small:latest");
         let daemon = Crozed::start_with_runtime(scene, &runtime)?;
         daemon.ok(&["pull", &image])?;
-        act(&daemon, &image)?;
+        act(scene, &daemon, &image)?;
         daemon.finish()
     })
 }
@@ -96,6 +96,26 @@ fn a_life(daemon: &Crozed<'_>, image: &str) -> Result<()> {
     Ok(())
 }
 
+/// A read-only bind with a mount below it.
+fn a_read_only_tree(scene: &Scene, daemon: &Crozed<'_>, image: &str) -> Result<()> {
+    let source = scene.new_directory("source")?;
+    let below = Tmpfs::mount(&source.join("below"), "size=1m")?;
+    let volume = format!("{}:/data:ro", source.display());
+    let write = ["/bin/sh", "-c", "echo x > /data/below/written"];
+    let output = daemon
+        .croze(
+            &[
+                &["run", "--rm", "--network", "none", "-v", &volume, image],
+                &write[..],
+            ]
+            .concat(),
+        )?
+        .code(1)?;
+    ensure!(output.stderr.contains("Read-only file system"), "{output}");
+    ensure!(!below.path().join("written").exists(), "nothing was written");
+    Ok(())
+}
+
 fn printed(daemon: &Crozed<'_>, name: &str, word: &str) -> Result<()> {
     let what = format!("{name} printed {word:?}");
     wait_until(&what, std::time::Duration::from_secs(15), || {
@@ -106,17 +126,23 @@ fn printed(daemon: &Crozed<'_>, name: &str, word: &str) -> Result<()> {
 
 #[test]
 fn a_whole_life_with_runc() -> Result<()> {
-    with_runtime("runc", a_life)
+    with_runtime("runc", |scene, daemon, image| {
+        a_life(daemon, image)?;
+        a_read_only_tree(scene, daemon, image)
+    })
 }
 
 #[test]
 fn a_whole_life_with_crun() -> Result<()> {
-    with_runtime("crun", a_life)
+    with_runtime("crun", |scene, daemon, image| {
+        a_life(daemon, image)?;
+        a_read_only_tree(scene, daemon, image)
+    })
 }
 
 #[test]
 fn each_container_may_have_a_runtime_of_its_own() -> Result<()> {
-    with_runtime("runc", |daemon, image| {
+    with_runtime("runc", |_, daemon, image| {
         let own = croze_integration_tests::bin("croze-rt")?;
         let own = own.to_string_lossy();
         let flags = [

@@ -3,7 +3,8 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use croze_integration_tests::{Scene, spec};
+use croze_integration_tests::{Scene, Tmpfs, spec};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
 use crate::{Stage, strings};
@@ -27,6 +28,10 @@ fn environment_directory_and_hostname_are_as_asked() -> Result<()> {
         assert_eq!(report["environment"]["HOSTNAME"], "named");
         assert_eq!(report["cwd"], "/tmp");
         assert_eq!(report["hostname"], "named");
+        // A bare name that is not set here takes the image's variable away.
+        let report = stage.report(&["-e", "FROM_IMAGE", "-e", "HOSTNAME=x"])?;
+        assert_eq!(report["environment"]["FROM_IMAGE"], json!(null));
+        assert_eq!(report["environment"]["HOSTNAME"], "x");
         // A working directory that is not there is made.
         assert_eq!(stage.report(&["-w", "/new/place"])?["cwd"], "/new/place");
         stage.daemon.finish()
@@ -94,6 +99,94 @@ fn directories_and_files_are_bound() -> Result<()> {
                 .text(),
             "hello"
         );
+        stage.daemon.finish()
+    })
+}
+
+#[test]
+fn read_only_directories_are_so_with_all_that_is_mounted_below() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        let source = scene.new_directory("source")?;
+        let below = Tmpfs::mount(&source.join("below"), "size=1m")?;
+        let write = ["/bin/sh", "-c", "echo x > /data/below/written"];
+        let words = format!("type=bind,source={},target=/data,readonly", source.display());
+        for flags in [
+            ["-v", &format!("{}:/data:ro", source.display())],
+            ["--mount", &words],
+            [
+                "--mount",
+                &format!("{words},bind-recursive=readonly,bind-propagation=rprivate"),
+            ],
+        ] {
+            let output = stage.run(&flags, &write)?.code(1)?;
+            ensure!(output.stderr.contains("Read-only file system"), "{output}");
+            ensure!(!below.path().join("written").exists(), "{flags:?}");
+        }
+        stage
+            .run(&["--mount", &format!("{words},bind-recursive=writable")], &write)?
+            .success()?;
+        ensure!(below.path().join("written").exists(), "asked for");
+        stage.daemon.finish()
+    })
+}
+
+#[test]
+fn mounts_travel_between_the_host_and_a_container() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        let source = Tmpfs::mount(&scene.path("source"), "size=1m")?;
+        let travels = |kind| mount(None::<&str>, source.path(), None::<&str>, kind, None::<&str>);
+        let shared = format!("{}:/data:rshared", source.path().display());
+        let slave = format!("{}:/data:rslave", source.path().display());
+        travels(MsFlags::MS_PRIVATE)?;
+        for (volume, words) in [
+            (&shared, "not a shared mount"),
+            (&slave, "not a shared or slave mount"),
+        ] {
+            stage
+                .run(&["-v", volume], &["/bin/true"])?
+                .code(125)?
+                .failure(&[words])?;
+        }
+        travels(MsFlags::MS_SHARED)?;
+        for (name, volume) in [("out", &shared), ("in", &slave)] {
+            let flags = ["--privileged", "-v", volume];
+            stage.start(name, &flags, &["/probe", "wait"], "ready")?;
+        }
+        let outside = source.path().join("from-inside");
+        stage.daemon.ok(&[
+            "exec",
+            "out",
+            "/bin/sh",
+            "-c",
+            "mkdir /data/from-inside && mount -t tmpfs none /data/from-inside",
+        ])?;
+        let table = fs::read_to_string("/proc/self/mountinfo")?;
+        ensure!(
+            table.contains(&format!(" {} ", outside.display())),
+            "not on the host:\n{table}"
+        );
+        for name in ["out", "in"] {
+            let table = stage.daemon.ok(&["exec", name, "/bin/cat", "/proc/mounts"])?;
+            ensure!(table.stdout.contains(" /data/from-inside "), "{name}: {table}");
+        }
+        umount2(&outside, MntFlags::MNT_DETACH)?;
+        stage.daemon.ok(&["rm", "-f", "out", "in"])?;
+        stage.daemon.finish()
+    })
+}
+
+#[test]
+fn an_exec_has_its_containers_chance_when_memory_runs_out() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        stage.start("web", &["--oom-score-adj", "500"], &["/probe", "wait"], "ready")?;
+        let score = stage
+            .daemon
+            .ok(&["exec", "web", "/bin/cat", "/proc/self/oom_score_adj"])?;
+        assert_eq!(score.text(), "500");
+        stage.daemon.ok(&["rm", "-f", "web"])?;
         stage.daemon.finish()
     })
 }

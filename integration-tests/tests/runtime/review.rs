@@ -483,3 +483,46 @@ fn a_procfs_is_bound_nowhere_but_at_proc() -> Result<()> {
             .map(drop)
     })
 }
+
+/// What nohup(1) and scripts ignore for what they start stays ignored through every execve(2), unless somebody ends it.
+#[test]
+fn no_signal_is_ignored_because_the_caller_ignores_it() -> Result<()> {
+    /// SIGHUP, SIGINT, SIGQUIT and SIGUSR1, a bit each.
+    const ASKED: u64 = 0x207;
+    Scene::play(|scene| {
+        let runtime = Runtime::new(scene)?;
+        let bundle = Bundle::new(scene, "signals", &spec::docker_like(&["/probe", "wait"]))?;
+        let ignoring = ["env", "--ignore-signal=HUP,INT,QUIT,USR1"];
+        let status = ["/bin/cat", "/proc/self/status"];
+        let outside = scene.call(&[&ignoring[..], &status].concat())?.success()?;
+        ensure!(
+            ignored(&outside.stdout)? & ASKED == ASKED,
+            "the test itself: {outside}"
+        );
+
+        let id = scene.id("signals");
+        let _process = runtime.create_and_start(&bundle, &id)?;
+        let root = runtime.root().to_string_lossy().into_owned();
+        let program = runtime.program().to_string_lossy().into_owned();
+        let exec = [program.as_str(), "--root", &root, "exec", &id];
+        let inside = scene.call(&[&ignoring[..], &exec, &status].concat())?.success()?;
+        assert_eq!(ignored(&inside.stdout)? & ASKED, 0, "{inside}");
+        runtime.call(&["delete", "--force", &id])?.success()?;
+
+        let bundle = Bundle::new(scene, "first", &spec::docker_like(&status))?;
+        let (path, id) = (
+            bundle.directory().to_string_lossy().into_owned(),
+            scene.id("first"),
+        );
+        let run = [program.as_str(), "--root", &root, "run", "--bundle", &path, &id];
+        let inside = scene.call(&[&ignoring[..], &run].concat())?.success()?;
+        assert_eq!(ignored(&inside.stdout)? & ASKED, 0, "{inside}");
+        Ok(())
+    })
+}
+
+/// The mask of ignored signals in a `/proc/PID/status`.
+fn ignored(status: &str) -> Result<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    Ok(u64::from_str_radix(line.context("there is a mask")?.trim(), 16)?)
+}

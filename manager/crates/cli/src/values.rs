@@ -6,6 +6,8 @@
 mod mounts;
 mod options;
 
+use std::ffi::OsString;
+
 pub(crate) use mounts::{MountSpec, mount, tmpfs, volume};
 pub(crate) use options::{device, dns_server, extra_host, sysctl, ulimit};
 
@@ -90,8 +92,14 @@ pub(crate) fn pids_limit(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Resolves one `-e`: `NAME=value` as it is, `NAME` from this program's environment (`None` where it is not set, as docker does).
-pub(crate) fn env(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+/// Resolves one `-e`: `NAME=value` as it is, `NAME` from this program's environment. Where it is not set the bare name is passed on: it takes the
+/// image's variable away, as with docker.
+pub(crate) fn env(text: &str, lookup: impl Fn(&str) -> Option<OsString>) -> Result<String, String> {
+    Ok(env_or_nothing(text, lookup)?.unwrap_or_else(|| text.to_owned()))
+}
+
+/// The same; `None`: a bare name that is not set.
+fn env_or_nothing(text: &str, lookup: impl Fn(&str) -> Option<OsString>) -> Result<Option<String>, String> {
     if text.contains('\0') {
         return Err(format!(
             "invalid environment variable {text:?}: it contains a NUL byte"
@@ -101,28 +109,38 @@ pub(crate) fn env(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result
         Some(("", _)) => Err(format!("invalid environment variable: {text}")),
         Some(_) => Ok(Some(text.to_owned())),
         None if text.is_empty() => Err("invalid environment variable: it is empty".to_owned()),
-        None => Ok(lookup(text).map(|value| format!("{text}={value}"))),
+        None => match lookup(text).map(OsString::into_string) {
+            Some(Ok(value)) => Ok(Some(format!("{text}={value}"))),
+            Some(Err(_)) => Err(format!(
+                "the environment variable {text} has a value here that is not UTF-8"
+            )),
+            None => Ok(None),
+        },
     }
 }
 
-/// The variables of an env file's text: one per line as for `-e`; empty lines and lines that start with `#` are skipped.
-pub(crate) fn env_file(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<Vec<String>, String> {
-    let mut variables = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim_start();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
+/// The variables of an env file's text: one per line as for `-e`, but that a name that is not set here says nothing; see [`lines`].
+pub(crate) fn env_file(text: &str, lookup: impl Fn(&str) -> Option<OsString>) -> Result<Vec<String>, String> {
+    let variables = lines(text, |line| {
+        let name = line.split('=').next().unwrap_or(line);
+        if name.contains(char::is_whitespace) {
+            return Err(format!("variable '{name}' contains whitespaces"));
         }
-        let name = line.split('=').next().unwrap_or_default();
-        let variable = if name.contains(char::is_whitespace) {
-            Err(format!("variable '{name}' contains whitespaces"))
-        } else {
-            env(line, &lookup)
-        };
-        let variable = variable.map_err(|reason| format!("line {}: {reason}", number + 1))?;
-        variables.extend(variable);
-    }
-    Ok(variables)
+        env_or_nothing(line, &lookup)
+    })?;
+    Ok(variables.into_iter().flatten().collect())
+}
+
+/// What each line of a file says; the blanks before it, empty lines and lines that start with `#` are skipped, and so is the mark that some
+/// editors put at the beginning of a text in UTF-8. An error begins with the line's number.
+pub(crate) fn lines<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    text.lines()
+        .enumerate()
+        .map(|(at, line)| (at + 1, line.trim_start()))
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(number, line)| parse(line).map_err(|reason| format!("line {number}: {reason}")))
+        .collect()
 }
 
 /// Parses `KEY=value` or `KEY` of `--label`.
@@ -189,6 +207,8 @@ pub(crate) fn entrypoint(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
     use super::*;
 
     #[test]
@@ -252,17 +272,23 @@ mod tests {
 
     #[test]
     fn environment() {
-        let lookup = |name: &str| (name == "HOME").then(|| "/root".to_owned());
-        let some = |text: &str| Ok(Some(text.to_owned()));
+        let lookup = |name: &str| match name {
+            "HOME" => Some(OsString::from("/root")),
+            "BYTES" => Some(OsString::from_vec(vec![0xff])),
+            _ => None,
+        };
+        let some = |text: &str| Ok(text.to_owned());
         assert_eq!(env("A=b=c", lookup), some("A=b=c"));
         assert_eq!(env("A=", lookup), some("A="));
         assert_eq!(env("HOME", lookup), some("HOME=/root"));
-        assert_eq!(env("UNSET", lookup), Ok(None));
+        assert_eq!(env("UNSET", lookup), some("UNSET"));
+        let error = env("BYTES", lookup).unwrap_err();
+        assert!(error.contains("BYTES") && error.contains("UTF-8"), "{error}");
         for bad in ["", "=x", "A=\0"] {
             assert!(env(bad, lookup).is_err(), "{bad:?}");
         }
         assert_eq!(
-            env_file("# comment\n\nA=1\n  B=2 \nHOME\nUNSET\n", lookup),
+            env_file("\u{feff}# comment\n\nA=1\n  B=2 \nHOME\nUNSET\n", lookup),
             Ok(vec!["A=1".to_owned(), "B=2 ".to_owned(), "HOME=/root".to_owned()])
         );
         assert_eq!(
@@ -270,8 +296,12 @@ mod tests {
             "line 2: invalid environment variable: =2"
         );
         assert_eq!(
-            env_file("A=b c\nbad line=2\n", lookup).unwrap_err(),
-            "line 2: variable 'bad line' contains whitespaces"
+            env_file("\u{feff}A=1\n\nA B=2\n", lookup).unwrap_err(),
+            "line 3: variable 'A B' contains whitespaces"
+        );
+        assert_eq!(
+            env_file("\u{feff}A=with blanks", lookup),
+            Ok(vec!["A=with blanks".to_owned()])
         );
     }
 

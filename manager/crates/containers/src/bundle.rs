@@ -26,6 +26,7 @@ use crate::record::Container;
 use crate::request::{BindMount, ExecRequest};
 use crate::runtimes::RuntimeProgram;
 use crate::service::Result;
+use crate::spec::binds::{self, ReadOnlyDepth};
 use crate::spec::host::HostFacts;
 use crate::spec::{self, Facts};
 use crate::types::Settings;
@@ -42,6 +43,7 @@ pub(crate) fn write(
     container: &Container,
     rootfs: &Path,
     pid_namespace: Option<&Path>,
+    read_only_depth: ReadOnlyDepth,
     attachment: &Attachment,
 ) -> Result<Launch> {
     let (run_dir, state_dir) = (
@@ -82,6 +84,7 @@ pub(crate) fn write(
         init: settings.init.as_deref(),
         devices: &devices,
         pid_namespace,
+        read_only_depth,
         network_namespace: attachment.namespace.as_deref(),
     };
     let config = spec::generate(container, &facts)?;
@@ -116,16 +119,57 @@ pub(crate) fn write(
     })
 }
 
-/// Refuses bind mounts whose source is not there and is not to be made. The runtime would too, in words of its own.
+/// Refuses bind mounts whose source is not there and is not to be made, or lies on a mount that does not travel as asked. The runtime would refuse
+/// the one in words of its own, and not notice the other.
 pub(crate) fn check_sources(container: &Container) -> Result<()> {
     let missing = |mount: &&BindMount| !mount.create_source && !mount.source.exists();
-    match container.request.mounts.iter().find(missing) {
-        Some(mount) => Err(ContainersError::Spec(spec::SpecError::Mount {
+    if let Some(mount) = container.request.mounts.iter().find(missing) {
+        return Err(ContainersError::Spec(spec::SpecError::Mount {
             target: mount.target.clone(),
             reason: format!("bind source path does not exist: {}", mount.source.display()),
-        })),
-        None => Ok(()),
+        }));
     }
+    if binds::root_propagation(&container.request.mounts).is_none() {
+        return Ok(());
+    }
+    let mountinfo = host_mounts()?;
+    for mount in &container.request.mounts {
+        // One that is still to be made is looked at when it is there.
+        if let Ok(source) = mount.source.canonicalize() {
+            binds::check_travels(mount, &source, &mountinfo)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a user should know who takes a read-only bind for more than it can be. A table of mounts that cannot be read gives no warning.
+pub(crate) fn writable_below(container: &Container, depth: ReadOnlyDepth) -> Vec<String> {
+    if depth == ReadOnlyDepth::Whole {
+        return Vec::new();
+    }
+    let mountinfo = host_mounts().unwrap_or_default();
+    let has_mounts_below = |source: &Path| {
+        let source = source.canonicalize();
+        source.is_ok_and(|source| binds::has_mounts_below(&source, &mountinfo))
+    };
+    let mounts = container.request.mounts.iter();
+    mounts
+        .filter(|mount| binds::wants_whole_tree(mount) && has_mounts_below(&mount.source))
+        .map(|mount| {
+            format!(
+                "{}: what is mounted below {} stays writable: to make it read-only needs Linux 5.12 and a runtime that knows the mount option rro",
+                mount.target,
+                mount.source.display()
+            )
+        })
+        .collect()
+}
+
+/// The table of this process's mounts, which are the host's.
+fn host_mounts() -> Result<String> {
+    let path = Path::new("/proc/self/mountinfo");
+    let bytes = fs::read(path).map_err(ContainersError::file("read", path))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The runtime of the last run; the default where that cannot be told.

@@ -1,5 +1,7 @@
 //! Containers that share namespaces of another one: whose they are is fixed when they are created, and looked up when they start.
 
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
 use crate::error::ContainersError;
@@ -18,24 +20,37 @@ impl Containers {
         Ok(request)
     }
 
-    /// The pid namespace that a container joins, as a path; that container must run.
-    ///
-    /// The path is by number: a process that ends between here and the runtime's look leaves a name that leads nowhere, or, after a whole turn
-    /// of the numbers, to a process whose namespace only root's own request can have chosen.
-    pub(crate) fn pid_namespace(&self, container: &Container) -> Result<Option<PathBuf>> {
+    /// The pid namespace that a container joins; that container must run.
+    pub(crate) fn pid_namespace(&self, container: &Container) -> Result<Option<JoinedNamespace>> {
         let PidMode::Container(id) = &container.request.options.namespaces.pid else {
             return Ok(None);
         };
         let other = self.get(&self.resolve(id)?)?;
-        match &other.state {
-            State::Running { process } if observe::open_process(process).is_some() => {
-                Ok(Some(PathBuf::from(format!("/proc/{}/ns/pid", process.pid))))
-            }
-            state => Err(ContainersError::WrongState {
+        let held = match &other.state {
+            State::Running { process } => observe::open_pid_namespace(process),
+            _ => None,
+        };
+        match held {
+            Some(namespace) => Ok(Some(JoinedNamespace(namespace))),
+            None => Err(ContainersError::WrongState {
                 name: other.name.to_string(),
-                state: state.name(),
+                state: other.state.name(),
                 needs: "it must run, for another container joins its processes",
             }),
         }
+    }
+}
+
+/// A namespace that is held open until the runtime has joined it.
+///
+/// The runtime gets this descriptor's path and not the process's: when that process ends its number may become another one's, a process of the
+/// host's perhaps, before the runtime looks.
+#[derive(Debug)]
+pub(crate) struct JoinedNamespace(File);
+
+impl JoinedNamespace {
+    /// Where other processes find it.
+    pub(crate) fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()))
     }
 }

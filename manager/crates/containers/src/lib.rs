@@ -25,6 +25,7 @@ mod bundle;
 mod ending;
 mod entries;
 mod error;
+mod features;
 mod joining;
 mod launch;
 mod link;
@@ -52,7 +53,8 @@ pub use options::{
 pub use record::{Container, ExitStatus, ProcessIdentity, Refused, State, Transition};
 pub use remains::Remains;
 pub use request::{
-    BindMount, CreateRequest, ExecRequest, ImageFacts, IoConfig, Propagation, Resources, TerminalSize,
+    BindMount, CreateRequest, ExecRequest, ImageFacts, IoConfig, Propagation, ReadOnlyBelow, Resources,
+    TerminalSize,
 };
 pub use runtimes::{RuntimeProgram, Runtimes};
 pub use service::{

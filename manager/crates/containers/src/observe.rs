@@ -74,6 +74,13 @@ pub(crate) fn open_process(process: &ProcessIdentity) -> Option<OwnedFd> {
     (start_ticks == process.start_ticks && state != 'Z' && state != 'X').then_some(pidfd)
 }
 
+/// The pid namespace of a process, if it is the very one and lives.
+pub(crate) fn open_pid_namespace(process: &ProcessIdentity) -> Option<fs::File> {
+    let namespace = fs::File::open(format!("/proc/{}/ns/pid", process.pid)).ok()?;
+    // It lives still: so its number was nobody else's when the namespace was opened.
+    open_process(process).map(|_| namespace)
+}
+
 /// State and start time: fields 3 and 22 of `/proc/PID/stat`; the second may contain spaces and parentheses.
 fn stat(pid: i32) -> Option<(char, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -103,8 +103,24 @@ pub struct BindMount {
     pub propagation: Propagation,
     /// Whether mounts below the source come along.
     pub recursive: bool,
+    /// Whether what is mounted below a read-only source is read-only too.
+    #[serde(default)]
+    pub read_only_below: ReadOnlyBelow,
     /// Whether a missing source becomes a directory (what `-v` does) or an error.
     pub create_source: bool,
+}
+
+/// What a read-only bind means for the mounts below its source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadOnlyBelow {
+    /// Read-only as well, where the kernel (5.12) and the runtime can do that.
+    #[default]
+    WherePossible,
+    /// As they are.
+    Never,
+    /// Read-only as well; the container does not start where that cannot be.
+    Always,
 }
 
 /// Propagation of a bind mount, by the names of mount(8).

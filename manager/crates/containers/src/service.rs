@@ -16,6 +16,8 @@ use tokio::time::timeout;
 use crate::ending::is_conflict;
 use crate::entries::Inner;
 use crate::error::ContainersError;
+use crate::features;
+use crate::joining::JoinedNamespace;
 use crate::launch;
 use crate::link::{DialError, Link};
 use crate::logs;
@@ -114,7 +116,19 @@ impl Containers {
     ) -> Result<Created> {
         let request = self.with_full_ids(request)?;
         let inner = Arc::clone(&self.inner);
-        blocking(move || inner.create(id, request, image)).await
+        let created = blocking(move || inner.create(id, request, image)).await?;
+        Ok(self.with_warnings_of_binds(created).await)
+    }
+
+    /// What was created, with what there is to say about its read-only binds.
+    async fn with_warnings_of_binds(&self, mut created: Created) -> Created {
+        if let Ok(container) = self.get(&created.id) {
+            let depth = features::read_only_depth(&self.inner.settings, &container).await;
+            let warnings = blocking(move || Ok(crate::bundle::writable_below(&container, depth))).await;
+            // It is created, whatever can be said about it.
+            created.warnings.extend(warnings.unwrap_or_default());
+        }
+        created
     }
 
     /// Makes the bundle over the mounted root file system and has the shim create the container, up to the point where its command is
@@ -153,16 +167,22 @@ impl Containers {
                 });
             }
         }
+        // Held until the runtime has joined it.
         let joined = self.pid_namespace(&container)?;
+        let joined_path = joined.as_ref().map(JoinedNamespace::path);
+        let depth = features::read_only_depth(&self.inner.settings, &container).await;
         self.inner.begin_run(id);
         let (inner, rootfs, of) = (Arc::clone(&self.inner), rootfs.to_path_buf(), container.clone());
         let attachment = attachment.clone();
-        let write =
-            move || crate::bundle::write(&inner.settings, &of, &rootfs, joined.as_deref(), &attachment);
+        let write = move || {
+            let settings = &inner.settings;
+            crate::bundle::write(settings, &of, &rootfs, joined_path.as_deref(), depth, &attachment)
+        };
         let launched = match blocking(write).await {
             Ok(message) => launch::launch(&self.inner.settings, &message).await,
             Err(error) => Err(error),
         };
+        drop(joined);
         if let Err(error) = launched {
             self.record_failed_start(id, &error).await?;
             return Err(error);

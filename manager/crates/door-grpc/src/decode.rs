@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use croze_engine::{
     BindMount, CreateRequest, ExecContainerRequest, ExecRequest, Filter, IoConfig, Network, NetworkOptions,
-    Propagation, Resources, TerminalSize,
+    Propagation, ReadOnlyBelow, Resources, TerminalSize,
 };
 use croze_model::{Credentials, Secret};
 use croze_proto::v1;
@@ -135,7 +135,13 @@ fn mount(message: v1::Mount) -> Result<BindMount, Status> {
         name => Propagation::from_name(name)
             .ok_or_else(|| invalid(format!("unknown mount propagation {name:?}")))?,
     };
+    let read_only_below = match message.read_only_below() {
+        v1::ReadOnlyBelow::Unspecified => ReadOnlyBelow::WherePossible,
+        v1::ReadOnlyBelow::Never => ReadOnlyBelow::Never,
+        v1::ReadOnlyBelow::Always => ReadOnlyBelow::Always,
+    };
     Ok(BindMount {
+        read_only_below,
         source: PathBuf::from(message.source),
         target: message.target,
         read_only: message.read_only,

@@ -2,7 +2,7 @@
 
 use croze_engine::{
     BindMount, Container, DiskUse, ExitStatus, Image, ImageDetails, Inspection, ListedContainer, LogEntry,
-    Output, Propagation, Resources, State,
+    Output, Propagation, ReadOnlyBelow, Resources, State,
 };
 use croze_proto::v1;
 
@@ -148,6 +148,12 @@ fn mount(mount: &BindMount) -> v1::Mount {
         propagation,
         non_recursive: !mount.recursive,
         create_source: mount.create_source,
+        read_only_below: match mount.read_only_below {
+            ReadOnlyBelow::WherePossible => v1::ReadOnlyBelow::Unspecified,
+            ReadOnlyBelow::Never => v1::ReadOnlyBelow::Never,
+            ReadOnlyBelow::Always => v1::ReadOnlyBelow::Always,
+        }
+        .into(),
     }
 }
 

@@ -5,19 +5,42 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use crate::{Errno, Error, Result};
 
+/// The largest signal's number.
+const LAST: libc::c_int = 64;
+
 /// Resets what a new program inherits: no signal blocked, none ignored.
 ///
-/// Rust's runtime ignores `SIGPIPE`; a program that is executed afterwards would be born with that.
+/// Rust's runtime ignores `SIGPIPE`, nohup(1) `SIGHUP`, and a script `SIGINT` and `SIGQUIT` of what it starts in the background: what is ignored
+/// stays so through every execve(2), and a POSIX shell cannot even trap it afterwards.
 ///
 /// # Errors
 /// None that is to be expected.
 pub fn reset_for_exec() -> Result<()> {
-    // SAFETY: only dispositions are changed, to the default: no handler function is involved.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    for signal in (1..=LAST).filter(|signal| !matches!(*signal, libc::SIGKILL | libc::SIGSTOP)) {
+        reset(signal)?;
+    }
     let none = SignalSet::empty();
     // SAFETY: the set is initialised, and the old mask is not asked for.
     let result = unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none.0, std::ptr::null_mut()) };
     Error::check("rt_sigprocmask", result.into()).map(drop)
+}
+
+/// Gives one signal its default disposition. The C library's own function refuses the signals that it keeps for itself (32 to 34).
+fn reset(signal: libc::c_int) -> Result<()> {
+    // The kernel's structure on every architecture, and more than it is long: SIG_DFL is 0, no flags, no restorer, an empty mask.
+    let default = [0_u64; 8];
+    let mask_size = size_of::<u64>();
+    // SAFETY: the kernel reads a structure that is shorter than the array, and writes nothing; no handler function is involved.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            default.as_ptr(),
+            std::ptr::null_mut::<libc::c_void>(),
+            mask_size,
+        )
+    };
+    Error::check("rt_sigaction", result).map(drop)
 }
 
 /// An initialised set of signals.

@@ -172,8 +172,8 @@ impl Verb {
             }
             _ => return mismatch(letter, &Value::Integer(number)),
         };
-        let least = self.precision.unwrap_or(0);
-        self.number(&format!("{digits:0>least$}"), number < 0)
+        let missing = self.precision.unwrap_or(0).saturating_sub(digits.len());
+        self.number(&format!("{}{digits}", "0".repeat(missing)), number < 0)
     }
 
     fn float(&self, letter: char, number: f64) -> String {
@@ -204,8 +204,9 @@ impl Verb {
             _ => "",
         };
         if self.zero && !self.left && self.precision.is_none() {
-            let width = self.width.saturating_sub(sign.len());
-            return format!("{sign}{digits:0>width$}");
+            // Not a width of `format!`, which must be below 65,536.
+            let missing = self.width.saturating_sub(sign.len() + digits.len());
+            return format!("{sign}{}{digits}", "0".repeat(missing));
         }
         self.padded(&format!("{sign}{digits}"))
     }

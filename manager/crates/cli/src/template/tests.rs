@@ -414,9 +414,43 @@ fn actions() -> impl Strategy<Value = String> {
     })
 }
 
+/// One verb of printf with every kind of value: widths and precisions around what Rust's own formatting takes, and far beyond.
+fn verbs() -> impl Strategy<Value = String> {
+    let size = prop_oneof!["", "1", "40", "401", "65535", "65536", "70000", "999999999999"].boxed();
+    let (flags, letter) = ("[-+# 0]{0,3}", "[a-zA-Z%\\[]");
+    let value = prop::sample::select(vec![
+        "1", "-1", "0.5", "1e300", "\"a\"", "true", ".Args", ".Labels",
+    ]);
+    (flags, size.clone(), prop::option::of(size), letter, value).prop_map(
+        |(flags, width, precision, letter, value)| {
+            let precision = precision.map_or_else(String::new, |digits| format!(".{digits}"));
+            format!("{{{{printf \"%{flags}{width}{precision}{letter}\" {value}}}}}")
+        },
+    )
+}
+
+#[test]
+fn wide_numbers_are_padded_as_far_as_was_asked() {
+    for (template, length, first, last) in [
+        ("{{printf \"%070000d\" 1}}", 70_000, '0', '1'),
+        ("{{printf \"%070000d\" -1}}", 70_000, '-', '1'),
+        ("{{printf \"%.70000d\" 1}}", 70_000, '0', '1'),
+        ("{{printf \"%70000d\" 1}}", 70_000, ' ', '1'),
+        ("{{printf \"%-70000d\" 1}}", 70_000, '1', ' '),
+        ("{{printf \"%070000.1f\" 0.5}}", 70_000, '0', '5'),
+    ] {
+        let printed = run(template).unwrap();
+        assert_eq!(printed.len(), length, "{template}");
+        assert!(
+            printed.starts_with(first) && printed.ends_with(last),
+            "{template}"
+        );
+    }
+}
+
 proptest! {
     #[test]
-    fn nothing_panics(template in prop_oneof![pieces(), actions(), any::<String>()]) {
+    fn nothing_panics(template in prop_oneof![pieces(), actions(), verbs(), any::<String>()]) {
         if let Err(error) = run(&template) {
             prop_assert!(error.contains("line "), "{error}");
         }

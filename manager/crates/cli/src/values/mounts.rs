@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use croze_client::v1::{Mount, TmpfsMount};
+use croze_client::v1::{Mount, ReadOnlyBelow, TmpfsMount};
 
 use super::size_bytes;
 
@@ -18,7 +18,8 @@ pub(crate) enum MountSpec {
 }
 
 /// Parses one `-v`: `/host:/container[:options]`, where a host path that starts with `.` is relative to `here`. Options are `ro`, `rw`, a
-/// propagation (`rshared`, `rslave`, `rprivate`, `shared`, `slave`, `private`) and `nocopy`, `z`, `Z`, which mean nothing here.
+/// propagation (`rshared`, `rslave`, `rprivate`, `shared`, `slave`, `private`) and `nocopy`, `z`, `Z`, `cached`, `delegated`, `consistent`, which
+/// mean nothing here. Two of one kind contradict each other.
 pub(crate) fn volume(text: &str, here: &Path) -> Result<Mount, String> {
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match parts.as_slice() {
@@ -45,17 +46,24 @@ pub(crate) fn volume(text: &str, here: &Path) -> Result<Mount, String> {
         create_source: true,
         ..Mount::default()
     };
+    let mut access = None;
     for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" | "readonly" => mount.read_only = true,
-            "rw" => mount.read_only = false,
+        let before = match option {
+            "ro" | "readonly" | "rw" => access.replace(option).map(str::to_owned),
             option if PROPAGATIONS.contains(&option) => {
-                mount.propagation = option.to_owned();
+                let before = std::mem::replace(&mut mount.propagation, option.to_owned());
+                Some(before).filter(|before| !before.is_empty())
             }
-            "nocopy" | "z" | "Z" => {}
+            "nocopy" | "z" | "Z" | "cached" | "delegated" | "consistent" => None,
             _ => return Err(format!("invalid volume {text:?}: unknown option {option:?}")),
+        };
+        if let Some(before) = before {
+            return Err(format!(
+                "invalid volume {text:?}: {before:?} and {option:?} contradict each other; write one of them"
+            ));
         }
     }
+    mount.read_only = access.is_some_and(|access| access != "rw");
     Ok(mount)
 }
 
@@ -120,6 +128,7 @@ struct Words {
     read_only: bool,
     propagation: String,
     non_recursive: bool,
+    read_only_below: ReadOnlyBelow,
     tmpfs: Vec<String>,
 }
 
@@ -154,6 +163,17 @@ impl Words {
             "bind-propagation" => {
                 return Err(format!("the propagations are {}", PROPAGATIONS.join(", ")));
             }
+            "bind-recursive" => match value {
+                "enabled" => {}
+                "disabled" => self.non_recursive = true,
+                "writable" => self.read_only_below = ReadOnlyBelow::Never,
+                "readonly" => self.read_only_below = ReadOnlyBelow::Always,
+                other => {
+                    return Err(format!(
+                        "bind-recursive is enabled, disabled, writable or readonly, not {other:?}"
+                    ));
+                }
+            },
             "tmpfs-size" => self.tmpfs.push(format!("size={}", size_bytes(value)?)),
             "tmpfs-mode" => match u32::from_str_radix(value, 8) {
                 Ok(mode) if mode <= 0o7777 => self.tmpfs.push(format!("mode={mode:o}")),
@@ -175,6 +195,14 @@ impl Words {
                 if !self.tmpfs.is_empty() {
                     return Err("tmpfs- options go with type=tmpfs".to_owned());
                 }
+                let below = self.read_only_below;
+                if below != ReadOnlyBelow::Unspecified && !self.read_only {
+                    return Err("bind-recursive=writable and readonly go with readonly".to_owned());
+                }
+                // docker's rule: nothing may be mounted below afterwards.
+                if below == ReadOnlyBelow::Always && self.propagation != "rprivate" {
+                    return Err("bind-recursive=readonly goes with bind-propagation=rprivate".to_owned());
+                }
                 let source =
                     host_path(&self.source, here).ok_or("source must be a path on the host".to_owned())?;
                 Ok(MountSpec::Bind(Mount {
@@ -184,10 +212,15 @@ impl Words {
                     propagation: self.propagation,
                     non_recursive: self.non_recursive,
                     create_source: false,
+                    read_only_below: below.into(),
                 }))
             }
             "tmpfs" => {
-                if !self.source.is_empty() || !self.propagation.is_empty() || self.non_recursive {
+                if !self.source.is_empty()
+                    || !self.propagation.is_empty()
+                    || self.non_recursive
+                    || self.read_only_below != ReadOnlyBelow::Unspecified
+                {
                     return Err("source and bind- options go with type=bind".to_owned());
                 }
                 let mut options = self.tmpfs;
@@ -239,8 +272,10 @@ mod tests {
             propagation: propagation.to_owned(),
             non_recursive: false,
             create_source: true,
+            ..Mount::default()
         };
         for (text, expected) in [
+            ("/a:/b:cached,rw", mount("/a", "/b", false, "")),
             ("/a:/b", mount("/a", "/b", false, "")),
             ("/a:/b:ro", mount("/a", "/b", true, "")),
             ("/a:/b:rw,rshared", mount("/a", "/b", false, "rshared")),
@@ -257,6 +292,8 @@ mod tests {
             ("/a:b", "absolute"),
             ("/a:/", "absolute"),
             ("/a:/b:bogus", "unknown option"),
+            ("/a:/b:ro,rw", "contradict"),
+            ("/a:/b:rshared,rslave", "contradict"),
             ("/a:/b:ro:x", "write /host"),
             (":/b", "named volumes"),
             ("", "anonymous"),
@@ -312,6 +349,30 @@ mod tests {
                     ..bind("/a,b", "/b")
                 }),
             ),
+            (
+                "type=bind,src=/a,dst=/b,readonly,bind-recursive=writable",
+                MountSpec::Bind(Mount {
+                    read_only: true,
+                    read_only_below: ReadOnlyBelow::Never.into(),
+                    ..bind("/a", "/b")
+                }),
+            ),
+            (
+                "type=bind,src=/a,dst=/b,readonly,bind-recursive=readonly,bind-propagation=rprivate",
+                MountSpec::Bind(Mount {
+                    read_only: true,
+                    propagation: "rprivate".to_owned(),
+                    read_only_below: ReadOnlyBelow::Always.into(),
+                    ..bind("/a", "/b")
+                }),
+            ),
+            (
+                "type=bind,src=/a,dst=/b,bind-recursive=disabled",
+                MountSpec::Bind(Mount {
+                    non_recursive: true,
+                    ..bind("/a", "/b")
+                }),
+            ),
             ("type=tmpfs,target=/b", memory("")),
             (
                 "type=tmpfs,target=/b,tmpfs-size=1k,tmpfs-mode=01770,ro",
@@ -331,6 +392,18 @@ mod tests {
             ("type=tmpfs,target=/b,tmpfs-mode=9", "octal"),
             ("type=bind,source=/a,target=/b,readonly=maybe", "true or false"),
             ("type=bind,source=/a,target=/b,bind-propagation=x", "propagations"),
+            (
+                "type=bind,source=/a,target=/b,bind-recursive=x",
+                "enabled, disabled",
+            ),
+            (
+                "type=bind,source=/a,target=/b,bind-recursive=writable",
+                "readonly",
+            ),
+            (
+                "type=bind,source=/a,target=/b,ro,bind-recursive=readonly",
+                "rprivate",
+            ),
             ("type=bind,bogus=1", "unknown key"),
             ("type=bind,bogus", "KEY=VALUE"),
             ("type=bind,\"source=/a", "quote"),

@@ -173,7 +173,7 @@ pub(super) fn environment(
     variables: &[String],
     files: &[std::path::PathBuf],
 ) -> Result<Vec<String>, Failure> {
-    let lookup = |name: &str| std::env::var(name).ok();
+    let lookup = |name: &str| std::env::var_os(name);
     let mut env = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(file)
@@ -190,7 +190,7 @@ pub(super) fn environment(
     for variable in variables {
         let value = values::env(variable, lookup)
             .map_err(|reason| Failure::usage(reason, Some("write NAME=value, or NAME")))?;
-        env.extend(value);
+        env.push(value);
     }
     Ok(env)
 }

@@ -96,21 +96,12 @@ fn security_option(option: String) -> Result<String, Failure> {
     Ok(format!("seccomp={text}"))
 }
 
-/// The labels of `--label-file`: one per line as for `--label`; empty lines and lines that start with `#` are skipped.
+/// The labels of `--label-file`: one per line as for `--label`; see [`values::lines`].
 pub(super) fn label_file(path: &Path) -> Result<Vec<(String, String)>, Failure> {
     let text =
         fs::read_to_string(path).map_err(|source| Failure::io(format!("read {}", path.display()), source))?;
-    let lines = text
-        .lines()
-        .enumerate()
-        .map(|(at, line)| (at + 1, line.trim_start()));
-    lines
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .map(|(number, line)| {
-            values::label(line)
-                .map_err(|reason| Failure::usage(format!("{} line {number}: {reason}", path.display()), None))
-        })
-        .collect()
+    values::lines(&text, values::label)
+        .map_err(|reason| Failure::usage(format!("{}: {reason}", path.display()), None))
 }
 
 #[cfg(test)]
@@ -141,7 +132,7 @@ mod tests {
     #[test]
     fn files_are_read_here() {
         let path = std::env::temp_dir().join(format!("croze-options-{}", std::process::id()));
-        fs::write(&path, "# c\n\nA=1\n  B\n").unwrap();
+        fs::write(&path, "\u{feff}# c\n\nA=1\n  B\n").unwrap();
         let labels = label_file(&path).unwrap();
         assert_eq!(
             labels,

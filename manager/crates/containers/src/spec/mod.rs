@@ -9,6 +9,7 @@
 //! Everything here but [`host`], [`root`] and [`etc`]'s reading is pure and tested by tables. Built as JSON rather than through typed
 //! structures, so that what stands here is what the runtime reads.
 
+pub(crate) mod binds;
 pub(crate) mod capabilities;
 pub(crate) mod devices;
 pub(crate) mod error;
@@ -36,6 +37,7 @@ use serde_json::{Value, json};
 use crate::networking::Network;
 use crate::record::Container;
 use crate::request::{CreateRequest, ExecRequest};
+use binds::ReadOnlyDepth;
 use capabilities::CapabilitySet;
 use devices::DeviceNode;
 use host::HostFacts;
@@ -83,6 +85,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) devices: &'a [DeviceNode],
     /// The pid namespace of another container, where it is joined.
     pub(crate) pid_namespace: Option<&'a Path>,
+    /// How far down a read-only bind can be read-only.
+    pub(crate) read_only_depth: ReadOnlyDepth,
     /// The network namespace to join.
     pub(crate) network_namespace: Option<&'a Path>,
 }
@@ -200,12 +204,7 @@ pub(crate) fn generate(container: &Container, facts: &Facts<'_>) -> Result<Value
         "rlimits": limits::rlimits(&options.ulimits)?,
     });
     confine(&mut process, &security);
-    // A score that was not asked for is only set where that is permitted.
-    match options.oom_score_adj {
-        Some(score) => process["oomScoreAdj"] = score.into(),
-        None if facts.host.may_reset_oom_score => process["oomScoreAdj"] = 0.into(),
-        None => {}
-    }
+    set_oom_score(&mut process, request, facts.host);
     let (mut resources, _warnings) = resources::resources(&request.resources, facts.host)?;
     resources["devices"] = devices::rules(options, facts.devices);
     let mut spec = json!({
@@ -222,6 +221,9 @@ pub(crate) fn generate(container: &Container, facts: &Facts<'_>) -> Result<Value
             "sysctl": namespaces::sysctls(request)?,
         },
     });
+    if let Some(propagation) = binds::root_propagation(&request.mounts) {
+        spec["linux"]["rootfsPropagation"] = propagation.into();
+    }
     // Without a namespace of its own there is no name of its own to set.
     if !options.namespaces.host_uts {
         spec["hostname"] = hostname.into();
@@ -244,6 +246,15 @@ pub(crate) fn generate(container: &Container, facts: &Facts<'_>) -> Result<Value
 fn confine(process: &mut Value, security: &Security) {
     if let Some(profile) = &security.apparmor {
         process["apparmorProfile"] = profile.as_str().into();
+    }
+}
+
+/// The first process and those of execs have the same score. One that was not asked for is only set where that is permitted.
+fn set_oom_score(process: &mut Value, request: &CreateRequest, host: &HostFacts) {
+    match request.options.oom_score_adj {
+        Some(score) => process["oomScoreAdj"] = score.into(),
+        None if host.may_reset_oom_score => process["oomScoreAdj"] = 0.into(),
+        None => {}
     }
 }
 
@@ -299,6 +310,7 @@ pub(crate) fn exec_process(
         "rlimits": limits::rlimits(&container.request.options.ulimits)?,
     });
     confine(&mut process, &security);
+    set_oom_score(&mut process, &container.request, host);
     Ok(process)
 }
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::process::absolute;
-use super::{Facts, SpecError, tmpfs};
+use super::{Facts, SpecError, binds, tmpfs};
 use crate::options::IpcMode;
-use crate::request::{BindMount, CreateRequest};
+use crate::request::CreateRequest;
 
 /// Size of `/dev/shm`.
 const SHM_BYTES: u64 = 64 * 1024 * 1024;
@@ -54,7 +54,10 @@ pub(crate) fn check(request: &CreateRequest) -> Result<(), SpecError> {
 pub(crate) fn mounts(request: &CreateRequest, facts: &Facts<'_>) -> Result<Vec<Value>, SpecError> {
     let mut requested = Vec::new();
     for mount in &request.mounts {
-        requested.push((absolute(&mount.target)?, bind(mount)?));
+        requested.push((
+            absolute(&mount.target)?,
+            binds::spec(mount, facts.read_only_depth)?,
+        ));
     }
     for memory in &request.options.tmpfs {
         let target = absolute(&memory.target)?;
@@ -169,22 +172,4 @@ fn generated(request: &CreateRequest, facts: &Facts<'_>) -> Vec<(String, Value)>
             (target, value)
         })
         .collect()
-}
-
-fn bind(mount: &BindMount) -> Result<Value, SpecError> {
-    let source = mount.source.to_str().ok_or_else(|| SpecError::Mount {
-        target: mount.target.clone(),
-        reason: "the source is not UTF-8".into(),
-    })?;
-    let options = [
-        if mount.recursive { "rbind" } else { "bind" },
-        if mount.read_only { "ro" } else { "rw" },
-        mount.propagation.as_str(),
-    ];
-    Ok(json!({
-        "destination": absolute(&mount.target)?,
-        "type": "bind",
-        "source": source,
-        "options": options,
-    }))
 }

@@ -4,7 +4,7 @@
 //!   archMap [{architecture, subArchitectures}]       the host's entry       ─▶ architectures
 //!   syscalls [{names, action, …,
 //!              includes: {caps, arches, minKernel},   all of them must hold  ─▶ the rule, without its conditions
-//!              excludes: {caps, arches}}]             none of them may hold
+//!              excludes: {caps, arches, minKernel}}]  none of them may hold
 //! ```
 //!
 //! A profile in the OCI spec's own format has none of these keys and passes unchanged.
@@ -56,14 +56,16 @@ fn applies(rule: &Value, capabilities: &CapabilitySet, host: &HostFacts) -> bool
     let names_us = |arches: &Value| texts(arches).any(|arch| go_name(host.arch) == arch);
     let (includes, excludes) = (&rule["includes"], &rule["excludes"]);
     let wants_arch = !list(&includes["arches"]).is_empty();
-    let kernel_is_new_enough = includes["minKernel"]
-        .as_str()
-        .is_none_or(|least| host.kernel >= kernel_version(least));
+    let kernel_is_since = |conditions: &Value| {
+        let least = conditions["minKernel"].as_str().filter(|text| !text.is_empty());
+        least.map(|least| host.kernel >= kernel_version(least))
+    };
     texts(&includes["caps"]).all(|name| capabilities.has(name))
         && (!wants_arch || names_us(&includes["arches"]))
-        && kernel_is_new_enough
+        && kernel_is_since(includes) != Some(false)
         && !texts(&excludes["caps"]).any(|name| capabilities.has(name))
         && !names_us(&excludes["arches"])
+        && kernel_is_since(excludes) != Some(true)
 }
 
 /// Profiles write architectures in conditions by Go's names.
@@ -125,6 +127,8 @@ mod tests {
                 rule("set_tls", json!({ "arches": ["arm64"] }), json!({})),
                 rule("ptrace", json!({ "minKernel": "4.8" }), json!({})),
                 rule("new", json!({ "minKernel": "6.0" }), json!({})),
+                rule("before_us", json!({}), json!({ "minKernel": "5.10" })),
+                rule("still", json!({}), json!({ "minKernel": "5.11" })),
                 json!({ "name": "old", "action": "SCMP_ACT_ALLOW" }),
             ],
         });
@@ -138,7 +142,10 @@ mod tests {
             .iter()
             .flat_map(|rule| texts(&rule["names"]))
             .collect();
-        assert_eq!(names, ["read", "chroot", "clone", "arch_prctl", "ptrace", "old"]);
+        assert_eq!(
+            names,
+            ["read", "chroot", "clone", "arch_prctl", "ptrace", "still", "old"]
+        );
         assert_eq!(
             found["syscalls"][0],
             json!({ "names": ["read"], "action": "SCMP_ACT_ALLOW" })

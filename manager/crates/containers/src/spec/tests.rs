@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::record::State;
-use crate::request::{BindMount, CreateRequest, ImageFacts, IoConfig, Propagation};
+use crate::request::{BindMount, CreateRequest, ImageFacts, IoConfig, Propagation, ReadOnlyBelow};
 
 fn host() -> HostFacts {
     HostFacts {
@@ -52,6 +52,7 @@ fn spec_on(container: &Container, host: &HostFacts) -> Value {
         init: Some(Path::new("/opt/croze-init")),
         devices: &[],
         pid_namespace: None,
+        read_only_depth: ReadOnlyDepth::Whole,
         network_namespace: None,
     };
     generate(container, &facts).unwrap()
@@ -64,6 +65,7 @@ fn bind(source: &str, target: &str) -> BindMount {
         read_only: true,
         propagation: Propagation::Rprivate,
         recursive: true,
+        read_only_below: ReadOnlyBelow::default(),
         create_source: true,
     }
 }
@@ -160,7 +162,7 @@ fn requested_mounts_replace_defaults_and_come_parents_first() {
     let at = |target: &str| targets.iter().position(|t| *t == target).unwrap();
     assert!(at("/data") < at("/data/deep/er"));
     let data = &spec["mounts"][at("/data")];
-    assert_eq!(data["options"], json!(["rbind", "ro", "rprivate"]));
+    assert_eq!(data["options"], json!(["rbind", "ro", "rro", "rprivate"]));
     assert_eq!(data["source"], "/y");
     assert_eq!(spec["mounts"][at("/etc/hosts")]["source"], "/h");
     for generated in ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"] {

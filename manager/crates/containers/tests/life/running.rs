@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use croze_containers::{
     Attachment, BindMount, ContainersError, CreateRequest, ExecRequest, Input, IoConfig, Propagation,
-    Resources, State, TerminalSize,
+    ReadOnlyBelow, Resources, State, TerminalSize,
 };
 use croze_model::ErrorKind;
 
@@ -331,6 +331,7 @@ fn binds_appear_and_missing_sources_are_made() {
             read_only: false,
             propagation: Propagation::default(),
             recursive: true,
+            read_only_below: ReadOnlyBelow::default(),
             create_source: true,
         };
         let request = CreateRequest {
