@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use croze_integration_tests::{
-    Debian, Hostile, ImageLayout, Registry, Scene, Terminal, is_alive, wait_until,
+    Debian, Hostile, ImageLayout, NetworkNamespace, Registry, Scene, Terminal, bin, is_alive, wait_until,
 };
 
 /// The message with which a scene fails.
@@ -169,6 +169,56 @@ fn the_debian_image_shares_its_layer_with_the_one_on_top() -> Result<()> {
         let (base, app) = (inspect("debian")?, inspect("app")?);
         assert_eq!((base.len(), app.len()), (1, 3));
         assert_eq!(base.first(), app.first());
+        Ok(())
+    })
+}
+
+#[test]
+fn the_probe_measures_the_traffic_it_serves() -> Result<()> {
+    Scene::play(|scene| {
+        let (host, outside) = NetworkNamespace::pair(scene)?;
+        let probe = bin("croze-probe")?;
+        let mut server = host.command(&probe);
+        server.args(["serve-traffic", "7000"]);
+        let server = scene.start(server)?;
+        wait_until("it serves", Duration::from_secs(5), || {
+            Ok(server.stdout().contains("ready").then_some(()))
+        })?;
+        let ask = |verb: &str, address: &str, bound: &str| {
+            let mut client = outside.command(&probe);
+            client.args([verb, address, bound]);
+            scene.run(client)
+        };
+        for (verb, bound) in [("throughput", "50"), ("round-trips", "20"), ("connections", "20")] {
+            let figure: f64 = ask(verb, "10.99.0.1:7000", bound)?.success()?.text().parse()?;
+            ensure!(figure > 0.0, "{verb}: {figure}");
+        }
+        for (verb, address, bound, words) in [
+            ("throughput", "10.99.0.1:7000", "0", "between 1 ms and 60s"),
+            ("throughput", "10.99.0.1:7000", "60001", "between 1 ms and 60s"),
+            ("round-trips", "10.99.0.1:7000", "100001", "between 1 and 100000"),
+            ("connections", "10.99.0.1:7000", "many", "invalid digit"),
+            ("connections", "10.99.0.1:7001", "1", "connection refused"),
+            ("round-trips", "nowhere", "1", "invalid socket address"),
+        ] {
+            ask(verb, address, bound)?.failure(&[verb, words])?;
+        }
+        server.signal(nix::sys::signal::Signal::SIGKILL)?;
+        server.wait(Duration::from_secs(5))?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_command_that_enters_a_namespace_keeps_its_words_and_variables() -> Result<()> {
+    Scene::play(|scene| {
+        let (_host, outside) = NetworkNamespace::pair(scene)?;
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "echo \"$SAID\"; ip -o -4 address show dev eth0"]);
+        command.env("SAID", "two words");
+        let shown = scene.run(outside.enter(&command))?.success()?.stdout;
+        ensure!(shown.starts_with("two words\n"), "{shown}");
+        ensure!(shown.contains("10.99.0.2/24"), "{shown}");
         Ok(())
     })
 }
