@@ -323,7 +323,8 @@ impl Inner {
         }
     }
 
-    /// The record goes first, and durably but for a container that removes itself, which a new start removes again: what is left after a crash then belongs to nobody and is swept.
+    /// The record goes first, as durably as it was written (see [`CreateRequest::durable`]): what is left after a crash then belongs to nobody
+    /// and is swept.
     pub(crate) fn remove_files(&self, container: &Container) -> Result<()> {
         let changing = self.entries().get(&container.id).map(|e| Arc::clone(&e.changing));
         let _one_at_a_time = changing

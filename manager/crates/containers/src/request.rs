@@ -67,11 +67,11 @@ pub struct CreateRequest {
 }
 
 impl CreateRequest {
-    /// How durable the facts of this container are. One that removes itself does not outlive a power cut: what a cut takes back of it would
-    /// be removed at the next start anyway, or never was.
+    /// How durable the facts of this container are. What `run --rm` makes does not outlive a power cut: whatever a cut takes back of it, even
+    /// its removal, recovery removes it. One that is created only is kept by recovery until it has run, so it is owed what others are.
     #[must_use]
     pub fn durable(&self) -> Durable {
-        if self.auto_remove {
+        if self.auto_remove && self.start_follows {
             Durable::Soon
         } else {
             Durable::Now
@@ -279,4 +279,26 @@ pub struct TerminalSize {
     pub rows: u16,
     /// Columns.
     pub columns: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_recovery_removes_anyway_may_be_lost_to_a_power_cut() {
+        for (auto_remove, start_follows, durable) in [
+            (false, false, Durable::Now),
+            (false, true, Durable::Now),
+            (true, false, Durable::Now),
+            (true, true, Durable::Soon),
+        ] {
+            let request = CreateRequest {
+                auto_remove,
+                start_follows,
+                ..CreateRequest::default()
+            };
+            assert_eq!(request.durable(), durable, "{auto_remove} {start_follows}");
+        }
+    }
 }

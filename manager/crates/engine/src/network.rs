@@ -174,16 +174,20 @@ impl Engine {
         }
     }
 
-    /// Brings the network and the containers together after a start of the daemon.
+    /// Brings the network and the containers together after a start of the daemon. Taken back is only what belongs to a container that surely
+    /// does not run: one whose record cannot be read, or whose shim does not answer, may.
     pub(crate) async fn recover_network(&self) {
-        let containers = self.containers().list();
-        let live: BTreeMap<_, _> = containers
-            .into_iter()
-            .filter_map(|container| match container.state {
-                State::Running { process } => Some((container.id, mark(&process))),
-                _ => None,
-            })
-            .collect();
+        let mut live = BTreeMap::new();
+        for container in self.containers().list() {
+            if self.networks().endpoint(&container.id).is_none() {
+                continue;
+            }
+            if let State::Running { process } = &container.state {
+                live.insert(container.id, Some(mark(process)));
+            } else if self.may_be_in_use(&container).await {
+                live.insert(container.id, None);
+            }
+        }
         let networks = self.networks().clone();
         if let Err(error) = blocking(move || Ok(networks.recover(live)?)).await {
             tracing::error!("the network cannot be recovered: {}", error.one_line());

@@ -27,7 +27,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::engine::{Engine, blocking};
 
-/// One item's budget; what takes longer is logged and left for the next time.
+/// So long one item is waited for; what takes longer is logged, and goes on while the others get their turn.
 const ITEM_BUDGET: Duration = Duration::from_secs(20);
 /// So many items are dealt with at once.
 const SIDE_BY_SIDE: usize = 16;
@@ -133,10 +133,9 @@ impl Engine {
         let containers = tokio::spawn(async move { engine.recover_containers().await });
         match tokio::time::timeout(SERVE_AFTER, containers).await {
             Ok(Ok(recovered)) => recovered?,
-            Ok(Err(panic)) => {
-                return Err(
-                    Error::new(ErrorKind::Internal, "recover", "recovery was interrupted").because(panic),
-                );
+            // Better served with what is known than not at all, at this start and every other.
+            Ok(Err(error)) => {
+                tracing::error!(%error, "recovery was interrupted; what it has not come to is left as it is")
             }
             Err(_) => tracing::warn!(
                 "recovery takes longer than {} s; it goes on while requests are served",
@@ -184,12 +183,21 @@ impl Engine {
             }
         };
         let execute = |action: Action| async move {
-            match tokio::time::timeout(ITEM_BUDGET, self.execute(&action)).await {
-                Ok(Ok(())) => tracing::info!(?action, "recovered"),
-                Ok(Err(error)) => tracing::error!(?action, "cannot recover: {}", error.one_line()),
-                Err(_) => tracing::error!(
+            let (engine, what) = (self.clone(), action.clone());
+            // In a task of its own: what has begun comes to its end under its container's lock, however long that takes, and a panic ends
+            // nothing but itself.
+            let mut task = tokio::spawn(async move {
+                match engine.execute(&what).await {
+                    Ok(()) => tracing::info!(action = ?what, "recovered"),
+                    Err(error) => tracing::error!(action = ?what, "cannot recover: {}", error.one_line()),
+                }
+            });
+            match tokio::time::timeout(ITEM_BUDGET, &mut task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(?action, %error, "cannot recover: it was interrupted"),
+                Err(_) => tracing::warn!(
                     ?action,
-                    "cannot recover: it takes longer than {} s",
+                    "takes longer than {} s; it goes on in the background",
                     ITEM_BUDGET.as_secs()
                 ),
             }
@@ -244,6 +252,14 @@ impl Engine {
             life,
             auto_remove: container.request.auto_remove,
             start_follows: container.request.start_follows,
+        }
+    }
+
+    /// Whether something may still use what a container has that does not run by its record.
+    pub(crate) async fn may_be_in_use(&self, container: &Container) -> bool {
+        match self.observe_container(container).await.life {
+            Life::Running | Life::Occupied | Life::Abandoned => true,
+            Life::Created | Life::Over => false,
         }
     }
 

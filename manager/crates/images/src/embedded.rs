@@ -123,6 +123,7 @@ impl Inner {
             architecture: platform.architecture,
             os: platform.os,
             variant: None,
+            naming: None,
         };
         let tag = TagRecord {
             reference: image.reference.clone(),

@@ -6,7 +6,7 @@
 //!       one flight per layer, several in parallel:
 //!       socket -> sha256 + blob file -> inflate -> sha256 (diff id) -> directory
 //!                                          |
-//!   records, written last and in this order:  pair (blob -> diff id), layer, image, tag
+//!   records, written last and in this order:  pair (blob -> diff id), layer, image and tag (see `naming`)
 //!
 //!   <root>/images/<config digest>.json        an image: manifest, layers, sizes ................ [`ImageRecord`]
 //!   <root>/tags/<reference>.json              a name: reference -> image ........................ [`TagRecord`]
@@ -31,6 +31,7 @@ mod error;
 mod flight;
 mod image;
 mod layer;
+mod naming;
 mod pins;
 mod progress;
 mod pull;

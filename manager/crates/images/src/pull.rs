@@ -430,7 +430,7 @@ impl Inner {
         }
     }
 
-    /// Writes blobs, then the image, then the tag. Says whether the tag pointed at this very image before.
+    /// Writes blobs, then image and tag. Says whether the tag pointed at this very image before.
     fn record(&self, plan: &Plan) -> Result<bool> {
         self.content.put(&plan.config_bytes)?;
         self.content.put(&plan.resolved.bytes)?;
@@ -450,6 +450,7 @@ impl Inner {
             architecture: plan.config.architecture().to_string(),
             os: plan.config.os().to_string(),
             variant: plan.config.variant().clone(),
+            naming: None,
         };
         let tag = TagRecord {
             reference: plan.reference.clone(),
@@ -457,32 +458,6 @@ impl Inner {
             resolved: Some(plan.resolved.digest),
         };
         self.save(&image, &tag)
-    }
-
-    /// Writes the image and the tag. Says whether the tag was just so before.
-    pub(crate) fn save(&self, image: &ImageRecord, tag: &TagRecord) -> Result<bool> {
-        let name = tag.reference.to_string();
-        let before = self.tags.load(&name).map_err(ImageError::record("read", &name))?;
-        let key = image.config.hex();
-        let known = self
-            .images
-            .load(&key)
-            .map_err(ImageError::record("read", format!("image {}", image.config)))?
-            .is_some();
-        self.images
-            .save(image)
-            .map_err(ImageError::record("write", format!("image {}", image.config)))?;
-        if before.as_ref() == Some(tag) {
-            return Ok(true);
-        }
-        if let Err(error) = self.tags.save(tag) {
-            // Without its name a new image would stay for ever, and nobody asked for it.
-            if !known && let Err(error) = self.images.remove(&key) {
-                tracing::warn!(image = %image.config, %error, "an image without a name stays");
-            }
-            return Err(ImageError::record("write", &name)(error).into());
-        }
-        Ok(false)
     }
 }
 

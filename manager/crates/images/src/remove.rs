@@ -150,7 +150,14 @@ fn plan(
 impl Inner {
     fn remove(&self, image: &Image, plan: &Plan) -> Result<Removed> {
         let mut removed = Removed::default();
-        // Records go first, then what they named; a name that stays without its image would lie.
+        // The image before its names: see `naming`.
+        if plan.delete {
+            let what = format!("image {}", image.id);
+            self.images
+                .remove(&image.id.hex())
+                .map_err(ImageError::record("remove", what))?;
+            removed.deleted.push(image.id);
+        }
         for tag in self
             .tag_records()?
             .into_iter()
@@ -165,11 +172,6 @@ impl Inner {
             }
         }
         if plan.delete {
-            let what = format!("image {}", image.id);
-            self.images
-                .remove(&image.id.hex())
-                .map_err(ImageError::record("remove", what))?;
-            removed.deleted.push(image.id);
             removed.bytes_freed = self.collect()?;
         }
         Ok(removed)

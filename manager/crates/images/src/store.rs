@@ -69,7 +69,7 @@ impl Images {
             flights: Flights::default(),
             slots: Slots::default(),
         };
-        match inner.collect() {
+        match inner.finish_namings().and_then(|()| inner.collect()) {
             Ok(0) => {}
             Ok(freed) => tracing::info!(bytes = freed, "what unfinished pulls left was removed"),
             // The next collection tries again.

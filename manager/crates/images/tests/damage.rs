@@ -240,3 +240,68 @@ async fn what_cannot_be_read_is_told_and_can_be_removed() {
     assert_eq!((removed.untagged.len(), removed.deleted.len()), (1, 0));
     assert_eq!(world.images.unreadable().await.unwrap(), [] as [String; 0]);
 }
+
+#[tokio::test]
+async fn an_image_and_its_name_come_and_go_together_whatever_is_cut() {
+    let world = World::new().await;
+    world.image("a/b", "1", &[layer(&[("f", "old")])]);
+    let old = world.pull("a/b:1").await.unwrap().id;
+    let only_old = world.stored();
+    let record = |kind: &str, needle: &str| {
+        let entries = fs::read_dir(world.root.path().join(kind)).unwrap();
+        let mut texts = entries.map(|entry| {
+            let path = entry.unwrap().path();
+            (path.clone(), fs::read_to_string(path).unwrap())
+        });
+        texts.find(|(_, text)| text.contains(needle)).unwrap()
+    };
+    let (tag_file, old_tag) = record("tags", "a/b");
+
+    // The name moves to a new image; the old one stays without any.
+    world.image("a/b", "1", &[layer(&[("f", "new"), ("g", "")])]);
+    let new = world.pull("a/b:1").await.unwrap().id;
+    let new_tag = fs::read_to_string(&tag_file).unwrap();
+    let image = image_file(&world, &new);
+    let whole = fs::read_to_string(&image).unwrap();
+    assert!(!whole.contains("naming"), "{whole}");
+    let waiting = |tag: &str| {
+        let mut image: serde_json::Value = serde_json::from_str(&whole).unwrap();
+        let tag: serde_json::Value = serde_json::from_str(tag).unwrap();
+        image["record"]["naming"] = tag["record"].clone();
+        image.to_string()
+    };
+
+    // Cut after the name had moved, and after that name had moved on to the old one: it has a name, or had one.
+    fs::write(&image, waiting(&new_tag)).unwrap();
+    let (_, images) = open(world.root.path()).await;
+    assert_eq!(
+        images.list().await.unwrap().len(),
+        2,
+        "the old one stays, nameless"
+    );
+    assert_eq!(fs::read_to_string(&image).unwrap(), whole);
+
+    // Cut before the name had moved: as if nobody had pulled.
+    fs::write(&image, waiting(&new_tag)).unwrap();
+    fs::write(&tag_file, &old_tag).unwrap();
+    let (_, images) = open(world.root.path()).await;
+    let left = images.list().await.unwrap();
+    assert_eq!(left.iter().map(|image| image.id).collect::<Vec<_>>(), [old]);
+    assert_eq!(left[0].references.len(), 1);
+    assert_eq!(world.stored(), only_old);
+
+    // Moved there and back by whole pulls: the nameless one stays.
+    let again = world.pull("a/b:1").await.unwrap().id;
+    assert_eq!(again, new);
+    fs::write(&tag_file, &old_tag).unwrap();
+    let (_, images) = open(world.root.path()).await;
+    assert_eq!(images.list().await.unwrap().len(), 2);
+
+    // A removal that was cut after its first file leaves nothing.
+    for id in [old, new] {
+        fs::remove_file(image_file(&world, &id)).unwrap();
+    }
+    let (_, images) = open(world.root.path()).await;
+    assert!(images.list().await.unwrap().is_empty());
+    assert_eq!(world.stored(), Stored::default());
+}

@@ -199,11 +199,12 @@ impl Networks {
     }
 
     /// Finds out what is there of connections of containers, repairs what lives, and takes back what does not; to be called once, when it is
-    /// known which containers live. What fails of one container is logged.
+    /// known which containers live, or may live: of those the process is `None`, and nothing is taken from them. What fails of one container
+    /// is logged.
     ///
     /// # Errors
     /// If records or interfaces cannot be listed.
-    pub fn recover(&self, live: BTreeMap<ContainerId, ProcessMark>) -> Result<()> {
+    pub fn recover(&self, live: BTreeMap<ContainerId, Option<ProcessMark>>) -> Result<()> {
         let observed = self.observe(live)?;
         let actions = plan::plan(&observed);
         // Those that are gone first, so that nothing of theirs is written into the rules.
@@ -231,7 +232,7 @@ impl Networks {
         Ok(())
     }
 
-    fn observe(&self, live: BTreeMap<ContainerId, ProcessMark>) -> Result<Observed> {
+    fn observe(&self, live: BTreeMap<ContainerId, Option<ProcessMark>>) -> Result<Observed> {
         // What was connected since this daemon was opened is no leftover, whatever is known of its container.
         let (unverified, connected) = {
             let mut state = self.state();
@@ -282,10 +283,10 @@ impl Networks {
                 .map(drop)
                 .map_err(NetworkError::from),
             Action::Reconnect(id) => self.reconnect(id),
-            Action::ServeAgain(id) => observed
-                .live
-                .get(id)
-                .map_or(Ok(()), |process| self.serve_again(id, *process)),
+            Action::ServeAgain(id) => match observed.live.get(id) {
+                Some(Some(process)) => self.serve_again(id, *process),
+                Some(None) | None => Ok(()),
+            },
             Action::Unpin(name) => namespace::remove(&self.namespace_path(name)),
             Action::RemoveInterface(name) => {
                 Socket::open(Family::Route).and_then(|mut socket| route::remove_link(&mut socket, name))

@@ -51,8 +51,8 @@ pub(crate) struct Observed {
     pub(crate) boot_id: String,
     /// Records of connections.
     pub(crate) endpoints: Vec<Endpoint>,
-    /// Containers that are prepared or run, with their first processes.
-    pub(crate) live: BTreeMap<ContainerId, ProcessMark>,
+    /// Containers that are prepared or run, with their first processes; without one those of which this cannot be told now.
+    pub(crate) live: BTreeMap<ContainerId, Option<ProcessMark>>,
     /// Names of pinned namespaces.
     pub(crate) namespaces: BTreeSet<String>,
     /// Names of the bridge's ports.
@@ -70,7 +70,7 @@ pub(crate) enum Action {
     Release(ContainerId),
     /// It is of an earlier boot: nothing of it is left but the record.
     Forget(ContainerId),
-    /// Its container lives: its addresses and ports are its own.
+    /// Its container lives, or may live: its addresses and ports are its own.
     Keep(ContainerId),
     /// Its end of the veth pair is no longer a port of the bridge.
     Reconnect(ContainerId),
@@ -104,7 +104,8 @@ pub(crate) fn plan(observed: &Observed) -> Vec<Action> {
         {
             actions.push(Action::Reconnect(id.clone()));
         }
-        if !endpoint.ports.is_empty() && !observed.proxies.contains(&id) {
+        let is_known = observed.live.get(&id).is_some_and(Option::is_some);
+        if is_known && !endpoint.ports.is_empty() && !observed.proxies.contains(&id) {
             actions.push(Action::ServeAgain(id));
         }
     }
@@ -207,7 +208,7 @@ mod tests {
         let with = |endpoints: Vec<Endpoint>, live: &[u8], ports: &[u8]| Observed {
             boot_id: "now".into(),
             endpoints,
-            live: live.iter().map(|n| (id(*n), mark)).collect(),
+            live: live.iter().map(|n| (id(*n), Some(mark))).collect(),
             bridge_ports: names(ports),
             interfaces: names(&[1, 2, 3]),
             ..Observed::default()
@@ -238,6 +239,14 @@ mod tests {
                 "the proxy was killed",
                 with(vec![endpoint(1, "now", true)], &[1], &[1]),
                 vec![Action::Keep(id(1)), Action::ServeAgain(id(1))],
+            ),
+            (
+                "may run: nothing is taken from it, and for whom its ports were served is not known",
+                Observed {
+                    live: BTreeMap::from([(id(1), None)]),
+                    ..with(vec![endpoint(1, "now", true)], &[], &[])
+                },
+                vec![Action::Keep(id(1)), Action::Reconnect(id(1))],
             ),
             (
                 "an attach that was cut off",

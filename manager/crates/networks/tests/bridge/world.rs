@@ -234,7 +234,7 @@ impl World {
                 .unwrap()
                 .start_time,
         };
-        let live: BTreeMap<_, _> = live.iter().map(|n| (id(*n), own)).collect();
+        let live: BTreeMap<_, _> = live.iter().map(|n| (id(*n), Some(own))).collect();
         let networks = networks.clone();
         self.host.run(move || networks.recover(live)).unwrap();
     }
