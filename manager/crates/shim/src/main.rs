@@ -15,7 +15,8 @@
 //! - What the container wrote is in the log before more is read; only a disk that refuses loses lines, and they are counted.
 //! - While a runtime call is in flight no unknown child is reaped: a process may end before its pid is known, and its status must be there when it is.
 //! - A process is signalled through its pidfd only.
-//! - When the shim is gone, either the exit record is durable or the shim was killed; then crozed recovers from `shim.json`.
+//! - When the shim is gone, either the exit record is there (durable, or for this boot only if the container is ephemeral) or the shim was killed; then
+//!   crozed recovers from `shim.json`.
 //!
 //! What it does not do: restart policies, log rotation, anything with images. Called with the word `port-proxy` the program is something else: the
 //! process that holds a container's published ports (see [`proxy`]).

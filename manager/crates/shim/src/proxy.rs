@@ -15,7 +15,7 @@
 //! somebody had flushed the rules. One thread, one epoll; nothing in it blocks.
 //!
 //! Invariants: the process ends when the container's first process does, or on SIGTERM, and with it every socket; a client that reads nothing holds
-//! up its own connection only; memory is bounded by the number of open connections.
+//! up its own connection only, and one that never pauses takes turns with the others; memory is bounded by the number of open connections.
 //!
 //! What it does not do: it keeps no client's address (the container sees the gateway's), and it knows nothing of crozed.
 
@@ -143,10 +143,11 @@ impl Proxy {
         let mut buffer = vec![0; CHUNK];
         loop {
             events.clear();
-            let timeout = self
-                .flows
-                .deadline()
-                .map(|at| timespec(at.saturating_duration_since(Instant::now())));
+            let now = Instant::now();
+            let deadlines = [self.flows.deadline(), self.streams.deadline(now)];
+            let next = deadlines.into_iter().flatten().min();
+            let timeout = next.map(|at| timespec(at.saturating_duration_since(now)));
+            let unfinished = self.streams.unfinished();
             match epoll::wait(
                 &self.epoll,
                 rustix::buffer::spare_capacity(&mut events),
@@ -167,7 +168,14 @@ impl Proxy {
                     _ => self.dispatch(key, &mut buffer),
                 }
             }
-            self.flows.expire(Instant::now());
+            for key in unfinished {
+                self.serve(key, &mut buffer);
+            }
+            let now = Instant::now();
+            self.flows.expire(now);
+            if self.streams.may_resume(now) {
+                self.resume(now);
+            }
         }
     }
 
@@ -176,8 +184,8 @@ impl Proxy {
         match self.ports.get(place) {
             Some(Port::Tcp(listener, target)) => {
                 if !self.streams.accept(&self.epoll, listener, *target) {
-                    // No descriptors left: clients wait in the kernel's queue until a connection ends.
-                    self.streams.pause(&self.epoll, listener, key);
+                    // No descriptors left: clients wait in the kernel's queue for a while, or until a connection ends.
+                    self.streams.pause(&self.epoll, listener, key, Instant::now());
                 }
             }
             Some(Port::Udp(socket, target)) => {
@@ -193,18 +201,24 @@ impl Proxy {
                 };
                 self.flows.answer(key, socket_of, buffer);
             }
-            None => {
-                if self.streams.serve(key, buffer) {
-                    let ports = &self.ports;
-                    self.streams.resume(&self.epoll, |key| {
-                        match ports.get(usize::try_from(key - FIRST).unwrap_or(usize::MAX)) {
-                            Some(Port::Tcp(listener, _)) => Some(listener),
-                            _ => None,
-                        }
-                    });
-                }
-            }
+            None => self.serve(key, buffer),
         }
+    }
+
+    fn serve(&mut self, key: u64, buffer: &mut [u8]) {
+        if self.streams.serve(key, buffer) {
+            self.resume(Instant::now());
+        }
+    }
+
+    fn resume(&mut self, now: Instant) {
+        let ports = &self.ports;
+        self.streams.resume(&self.epoll, now, |key| {
+            match ports.get(usize::try_from(key - FIRST).unwrap_or(usize::MAX)) {
+                Some(Port::Tcp(listener, _)) => Some(listener),
+                _ => None,
+            }
+        });
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -13,6 +14,10 @@ use super::waits;
 
 /// So many connections are accepted before others are served.
 const AT_ONCE: usize = 64;
+/// So many chunks one way of a connection moves before others are served: two that are as fast as each other would never come to an end.
+const TURN: usize = 16;
+/// How long nothing is accepted when descriptors or memory ran out. What they were lacking for may be somebody else's, who tells nobody.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// All connections, by the keys of their two ends.
 pub(super) struct Streams {
@@ -20,6 +25,19 @@ pub(super) struct Streams {
     next: u64,
     /// Keys of listeners that wait for descriptors.
     paused: BTreeSet<u64>,
+    /// When they are tried again at the latest.
+    retry: Option<Instant>,
+    /// Pairs whose turn was over before there was nothing to move: the kernel reports them no second time.
+    unfinished: BTreeSet<u64>,
+}
+
+/// What a turn came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Nothing more can be moved until the kernel says so.
+    Waits,
+    /// There is more to move.
+    Unfinished,
 }
 
 /// A connection: even distance from the pair's key is the client's end, odd the container's.
@@ -51,13 +69,13 @@ enum Stage {
 }
 
 impl Direction {
-    /// Moves what can be moved now.
-    fn pump(&mut self, mut from: &TcpStream, mut to: &TcpStream, buffer: &mut [u8]) -> io::Result<()> {
-        loop {
+    /// Moves what can be moved now, and no more than is one's turn.
+    fn pump(&mut self, mut from: &TcpStream, mut to: &TcpStream, buffer: &mut [u8]) -> io::Result<Turn> {
+        for _ in 0..TURN {
             while !self.left.is_empty() {
                 match to.write(&self.left) {
                     Ok(written) => drop(self.left.drain(..written)),
-                    Err(error) if waits(&error) => return Ok(()),
+                    Err(error) if waits(&error) => return Ok(Turn::Waits),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
                 }
@@ -68,9 +86,9 @@ impl Direction {
                     to.shutdown(Shutdown::Write)?;
                     self.stage = Stage::Ended;
                     self.left = Vec::new();
-                    return Ok(());
+                    return Ok(Turn::Waits);
                 }
-                Stage::Ended => return Ok(()),
+                Stage::Ended => return Ok(Turn::Waits),
             }
             match from.read(buffer) {
                 Ok(0) => self.stage = Stage::Ending,
@@ -83,28 +101,33 @@ impl Direction {
                     };
                     self.left.extend_from_slice(&buffer[written..length]);
                 }
-                Err(error) if waits(&error) => return Ok(()),
+                Err(error) if waits(&error) => return Ok(Turn::Waits),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
+        Ok(Turn::Unfinished)
     }
 }
 
 impl Pair {
-    fn pump(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+    /// One turn in both directions; `None`: both have ended.
+    fn pump(&mut self, buffer: &mut [u8]) -> io::Result<Option<Turn>> {
         if !self.connected {
             match self.container.take_error()? {
                 Some(error) => return Err(error),
                 // Its end of the epoll set says when.
-                None if self.container.peer_addr().is_err() => return Ok(true),
+                None if self.container.peer_addr().is_err() => return Ok(Some(Turn::Waits)),
                 // Asked once only: when both sides have ended there is no peer any more, yet what it sent is still to be read.
                 None => self.connected = true,
             }
         }
-        self.there.pump(&self.client, &self.container, buffer)?;
-        self.back.pump(&self.container, &self.client, buffer)?;
-        Ok(self.there.stage != Stage::Ended || self.back.stage != Stage::Ended)
+        let there = self.there.pump(&self.client, &self.container, buffer)?;
+        let back = self.back.pump(&self.container, &self.client, buffer)?;
+        if self.there.stage == Stage::Ended && self.back.stage == Stage::Ended {
+            return Ok(None);
+        }
+        Ok(Some(if there == Turn::Waits { back } else { there }))
     }
 }
 
@@ -115,6 +138,8 @@ impl Streams {
             // Even, so that a pair's key follows from the key of either end.
             next: first_key.next_multiple_of(2),
             paused: BTreeSet::new(),
+            retry: None,
+            unfinished: BTreeSet::new(),
         }
     }
 
@@ -181,24 +206,55 @@ impl Streams {
         let Some(pair) = self.pairs.get_mut(&key) else {
             return false;
         };
-        let goes_on = pair.pump(buffer).unwrap_or(false);
-        if !goes_on {
-            self.pairs.remove(&key);
+        // Who fails sees both connections end.
+        let turn = pair.pump(buffer).unwrap_or(None);
+        match turn {
+            Some(Turn::Unfinished) => {
+                self.unfinished.insert(key);
+            }
+            Some(Turn::Waits) => {
+                self.unfinished.remove(&key);
+            }
+            None => {
+                self.unfinished.remove(&key);
+                self.pairs.remove(&key);
+            }
         }
-        !goes_on
+        turn.is_none()
     }
 
-    /// Stops accepting until a connection ends.
-    pub(super) fn pause(&mut self, epoll: &OwnedFd, listener: &TcpListener, key: u64) {
+    /// Connections that wait for another turn.
+    pub(super) fn unfinished(&self) -> Vec<u64> {
+        self.unfinished.iter().copied().collect()
+    }
+
+    /// When something is to be done without an event.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        if self.unfinished.is_empty() {
+            self.retry
+        } else {
+            Some(now)
+        }
+    }
+
+    /// Stops accepting until a connection ends, or for a while.
+    pub(super) fn pause(&mut self, epoll: &OwnedFd, listener: &TcpListener, key: u64, now: Instant) {
         if epoll::delete(epoll, listener).is_ok() {
             self.paused.insert(key);
+            self.retry = Some(now + PAUSE);
         }
+    }
+
+    /// Whether it is time to accept again.
+    pub(super) fn may_resume(&self, now: Instant) -> bool {
+        self.retry.is_some_and(|at| at <= now)
     }
 
     /// Accepts again.
     pub(super) fn resume<'a>(
         &mut self,
         epoll: &OwnedFd,
+        now: Instant,
         listener_of: impl Fn(u64) -> Option<&'a TcpListener>,
     ) {
         for key in std::mem::take(&mut self.paused) {
@@ -209,10 +265,106 @@ impl Streams {
                 self.paused.insert(key);
             }
         }
+        self.retry = (!self.paused.is_empty()).then(|| now + PAUSE);
     }
 }
 
 fn exhausted(error: &io::Error) -> bool {
     let exhausting = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     Errno::from_io_error(error).is_some_and(|errno| exhausting.contains(&errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ends of a connection.
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        for end in [&near, &far] {
+            end.set_nonblocking(true).unwrap();
+        }
+        (near, far)
+    }
+
+    /// Waits until a connection has something to read.
+    fn arrived(stream: &TcpStream) {
+        stream.set_nonblocking(false).unwrap();
+        stream.peek(&mut [0]).unwrap();
+        stream.set_nonblocking(true).unwrap();
+    }
+
+    #[test]
+    fn a_busy_connection_gives_others_their_turn() {
+        let (mut client, from_client) = connection();
+        let (to_container, mut container) = connection();
+        let mut streams = Streams::new(2);
+        let pair = Pair {
+            client: from_client,
+            container: to_container,
+            connected: false,
+            there: Direction::default(),
+            back: Direction::default(),
+        };
+        streams.pairs.insert(2, pair);
+        let sent = vec![7; 3 * TURN];
+        client.write_all(&sent).unwrap();
+        arrived(&streams.pairs[&2].client);
+        // One byte at once: the turn is over long before the bytes are.
+        let buffer = &mut [0; 1];
+        let now = Instant::now();
+        assert!(!streams.serve(3, buffer));
+        assert_eq!(
+            (streams.unfinished(), streams.deadline(now)),
+            (vec![2], Some(now))
+        );
+        client.shutdown(Shutdown::Write).unwrap();
+        container.shutdown(Shutdown::Write).unwrap();
+        container.set_nonblocking(false).unwrap();
+        let mut received = vec![0; sent.len()];
+        let mut filled = 0;
+        while filled < sent.len() {
+            streams.serve(2, buffer);
+            let n = container.read(&mut received[filled..]).unwrap();
+            assert!(n > 0, "the end came before the bytes");
+            filled += n;
+        }
+        assert_eq!(received, sent);
+        // The ends are seen when they arrive, and nothing is left of the connection.
+        while !streams.pairs.is_empty() {
+            streams.serve(2, buffer);
+        }
+        assert!(streams.unfinished().is_empty() && streams.deadline(now).is_none());
+    }
+
+    #[test]
+    fn a_listener_that_was_paused_comes_back_though_no_connection_ends() {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let key = 2;
+        epoll::add(&epoll, &listener, EventData::new_u64(key), EventFlags::IN).unwrap();
+        let mut streams = Streams::new(4);
+        let now = Instant::now();
+        assert_eq!(streams.deadline(now), None);
+        streams.pause(&epoll, &listener, key, now);
+        assert_eq!(streams.deadline(now), Some(now + PAUSE));
+        assert!(!streams.may_resume(now) && streams.may_resume(now + PAUSE));
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let heard = || {
+            let mut events = Vec::with_capacity(4);
+            epoll::wait(
+                &epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                Some(&super::super::timespec(Duration::ZERO)),
+            )
+            .unwrap();
+            events.iter().map(|event| event.data.u64()).collect::<Vec<_>>()
+        };
+        assert!(heard().is_empty());
+        streams.resume(&epoll, now + PAUSE, |_| Some(&listener));
+        assert_eq!(heard(), [key]);
+        assert_eq!(streams.deadline(now), None);
+    }
 }
