@@ -11,6 +11,8 @@ use crate::template::TemplateError;
 pub(crate) const PLAIN_EXIT_CODE: u8 = 1;
 /// Exit code of wrong arguments, and of `run` when the daemon or this program failed.
 pub(crate) const USAGE_EXIT_CODE: u8 = 125;
+/// A program that a signal ends has this and the signal's number as its exit code.
+pub(crate) const SIGNAL_EXIT_BASE: u8 = 128;
 const NOT_EXECUTABLE_EXIT_CODE: u8 = 126;
 const NOT_FOUND_EXIT_CODE: u8 = 127;
 
@@ -39,6 +41,9 @@ enum Reason {
     /// What stands after `--format` makes no sense.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// A signal ended it before it was done.
+    #[error("{action}: interrupted")]
+    Interrupted { action: String },
     /// Everything was said already, once per name.
     #[error("some of the names failed")]
     Reported,
@@ -68,6 +73,15 @@ impl Failure {
         })
     }
 
+    /// A signal of this number ended what was being done.
+    pub(crate) fn interrupted(action: impl Into<String>, signal: u8) -> Self {
+        let mut failure = Self::new(Reason::Interrupted {
+            action: action.into(),
+        });
+        failure.exit_code = SIGNAL_EXIT_BASE + signal;
+        failure
+    }
+
     /// Failures were printed on the way.
     pub(crate) fn reported() -> Self {
         Self::new(Reason::Reported)
@@ -81,9 +95,11 @@ impl Failure {
         }
     }
 
-    /// The same failure with docker's exit code for `run`: 127 and 126 for the command, else `otherwise`.
+    /// The same failure with docker's exit code for `run`: 127 and 126 for the command, else `otherwise`. A signal's code stays.
     pub(crate) fn of_command(mut self, otherwise: u8) -> Self {
-        self.exit_code = command_exit_code(self.kind(), otherwise);
+        if !matches!(self.reason, Reason::Interrupted { .. }) {
+            self.exit_code = command_exit_code(self.kind(), otherwise);
+        }
         self
     }
 
@@ -99,7 +115,7 @@ impl Failure {
             Reason::Reported => {}
             Reason::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => {}
             Reason::Io { source, .. } => crate::output::error(&format!("{}: {source}", self.reason)),
-            Reason::Client(_) | Reason::Usage { .. } | Reason::Template(_) => {
+            Reason::Client(_) | Reason::Usage { .. } | Reason::Template(_) | Reason::Interrupted { .. } => {
                 crate::output::error(&self.reason.to_string());
             }
         }
@@ -112,7 +128,7 @@ impl Failure {
         match &self.reason {
             Reason::Client(error) => error.hint(),
             Reason::Usage { hint, .. } => *hint,
-            Reason::Io { .. } | Reason::Template(_) | Reason::Reported => None,
+            Reason::Io { .. } | Reason::Template(_) | Reason::Interrupted { .. } | Reason::Reported => None,
         }
     }
 }
@@ -153,5 +169,9 @@ mod tests {
             assert_eq!(command_exit_code(kind, USAGE_EXIT_CODE), code, "{kind:?}");
         }
         assert_eq!(Failure::usage("x", None).exit_code, 1);
+        assert_eq!(
+            Failure::interrupted("x", 2).of_command(USAGE_EXIT_CODE).exit_code,
+            130
+        );
     }
 }

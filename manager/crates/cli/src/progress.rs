@@ -30,6 +30,11 @@ impl Display {
         }
     }
 
+    /// Whether something stands on a terminal that must be taken away before the program ends.
+    pub(crate) fn is_drawn(&self) -> bool {
+        matches!(self, Self::Bars(_))
+    }
+
     /// Shows one message of the daemon.
     pub(crate) fn update(&mut self, progress: &PullProgress) {
         match self {
@@ -67,7 +72,7 @@ fn label(progress: &PullProgress) -> &str {
     human::short_id(&progress.item)
 }
 
-/// Bars for layers; the reference itself has none.
+/// Bars for layers; the reference itself has none. Those that are not finished leave with this value, whatever ends the pull.
 #[derive(Debug, Default)]
 pub(crate) struct Bars {
     all: MultiProgress,
@@ -83,7 +88,7 @@ impl Bars {
         let all = &self.all;
         let bar = self.bars.entry(progress.item.clone()).or_insert_with(|| {
             let bar = all.add(ProgressBar::new(progress.total_bytes));
-            bar.set_style(style("{prefix} {msg:12} [{bar:30}] {bytes}/{total_bytes}"));
+            bar.set_style(style(template(terminal::stderr_columns())));
             bar.set_prefix(label(progress).to_owned());
             bar
         });
@@ -97,6 +102,22 @@ impl Bars {
             bar.finish();
         }
     }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        for bar in self.bars.values().filter(|bar| !bar.is_finished()) {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+const WIDE: &str = "{prefix} {msg:12} [{bar:25}] {bytes}/{total_bytes}";
+/// For terminals in which the wide one would be broken: a broken line cannot be drawn over.
+const NARROW: &str = "{prefix} {msg:12} {percent:>3}%";
+
+fn template(columns: u16) -> &'static str {
+    if columns < 80 { NARROW } else { WIDE }
 }
 
 fn words(phase: PullPhase) -> &'static str {
@@ -158,10 +179,7 @@ mod tests {
 
     #[test]
     fn every_template_parses() {
-        for template in [
-            "{prefix} {msg:12} [{bar:30}] {bytes}/{total_bytes}",
-            "{prefix} {msg}",
-        ] {
+        for template in [WIDE, NARROW, "{prefix} {msg}"] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }

@@ -138,6 +138,11 @@ pub(crate) fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Columns of the terminal of standard error; 80 where it does not say.
+pub(crate) fn stderr_columns() -> u16 {
+    termios::tcgetwinsize(io::stderr()).map_or(80, |size| if size.ws_col == 0 { 80 } else { size.ws_col })
+}
+
 /// The size of the terminal of standard output or input, if one of them is one.
 pub(crate) fn size() -> Option<TerminalSize> {
     let size = termios::tcgetwinsize(io::stdout())

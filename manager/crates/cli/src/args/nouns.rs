@@ -4,7 +4,8 @@ use clap::Subcommand;
 
 use super::{
     AttachArgs, CreateArgs, EventsArgs, ExecArgs, FormatArgs, ImagesArgs, InspectArgs, KillArgs, LogsArgs,
-    NamesArgs, ObjectType, PsArgs, PullArgs, RmArgs, RmiArgs, RunArgs, StartArgs, StopArgs, TagArgs, Verb,
+    NamesArgs, ObjectType, PortArgs, PsArgs, PullArgs, RmArgs, RmiArgs, RunArgs, StartArgs, StopArgs,
+    TagArgs, Verb,
 };
 
 /// `container …`
@@ -26,6 +27,8 @@ pub(crate) enum ContainerVerb {
     /// List containers
     #[command(visible_aliases = ["list", "ps"])]
     Ls(PsArgs),
+    /// List a container's published ports
+    Port(PortArgs),
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(RmArgs),
@@ -94,6 +97,7 @@ impl From<ContainerVerb> for Verb {
             ContainerVerb::Kill(args) => Self::Kill(args),
             ContainerVerb::Logs(args) => Self::Logs(args),
             ContainerVerb::Ls(args) => Self::Ps(args),
+            ContainerVerb::Port(args) => Self::Port(args),
             ContainerVerb::Rm(args) => Self::Rm(args),
             ContainerVerb::Run(args) => Self::Run(args),
             ContainerVerb::Start(args) => Self::Start(args),

@@ -4,7 +4,7 @@ use croze_client::Client;
 use croze_client::v1::ExecStart;
 
 use crate::args::ExecArgs;
-use crate::failure::Failure;
+use crate::failure::{Failure, SIGNAL_EXIT_BASE};
 use crate::streams::{self, End};
 use crate::terminal;
 use crate::verbs::{create, run};
@@ -24,7 +24,7 @@ pub(super) async fn exec(client: &Client, args: &ExecArgs) -> Result<u8, Failure
     {
         End::Exited(status) => Ok(run::exit_code(&status)),
         End::Detached => Ok(0),
-        End::Signalled(number) => Ok(run::SIGNAL_EXIT_BASE + number),
+        End::Signalled(number) => Ok(SIGNAL_EXIT_BASE + number),
     }
 }
 

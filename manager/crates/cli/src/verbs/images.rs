@@ -1,5 +1,7 @@
 //! `pull`, `images`, `rmi`.
 
+use std::pin::pin;
+
 use croze_client::v1::{
     Filter, ImageSummary, ListImagesRequest, PullRequest, PullResult, RemoveImageRequest, TagImageRequest,
     pull_event,
@@ -13,7 +15,7 @@ use crate::listing::{Format, Title};
 use crate::output;
 use crate::progress::{self, Display};
 use crate::template::Value;
-use crate::{credentials, human, verbs};
+use crate::{credentials, human, signals, verbs};
 
 /// What a list shows where there is no name, tag or digest.
 const NONE: &str = "<none>";
@@ -67,7 +69,17 @@ pub(super) async fn fetch(client: &Client, source: &Source<'_>, quiet: bool) -> 
         .map_err(Error::from)?
         .into_inner();
     let mut display = Display::new(quiet);
-    while let Some(event) = events.message().await.map_err(Error::from)? {
+    // Bars are taken from the terminal before a signal ends this program; elsewhere it ends at once.
+    let mut signalled = pin!(signals::ending());
+    loop {
+        let event = tokio::select! {
+            event = events.message() => event.map_err(Error::from)?,
+            number = &mut signalled, if display.is_drawn() => {
+                let number = number.map_err(|source| Failure::io("catch signals", source))?;
+                return Err(Failure::interrupted(format!("pull {}", source.image), number));
+            }
+        };
+        let Some(event) = event else { break };
         match event.event {
             Some(pull_event::Event::Progress(progress)) => display.update(&progress),
             Some(pull_event::Event::Result(result)) => return Ok(result),

@@ -6,13 +6,10 @@ use croze_client::v1::{AttachStart, ExitStatus, InspectContainerRequest, StartCo
 use croze_client::{Client, Error};
 
 use crate::args::{AttachArgs, AttachOptions, RunArgs, StartArgs};
-use crate::failure::Failure;
+use crate::failure::{Failure, SIGNAL_EXIT_BASE};
 use crate::signals::SignalProxy;
 use crate::streams::{self, End, Stdin};
 use crate::{output, terminal, verbs};
-
-/// A program that a signal ends has this and the signal's number as its exit code.
-pub(super) const SIGNAL_EXIT_BASE: u8 = 128;
 
 /// `croze run`
 pub(super) async fn run(client: &Client, args: RunArgs) -> Result<u8, Failure> {
