@@ -118,7 +118,11 @@ impl Engine {
         complete(async move {
             let _no_create = engine.image_gate().write().await;
             let options = RemoveOptions { force: request.force };
-            let meant = engine.images().resolve(&request.image).await?.id.to_string();
+            // An image whose record is damaged has no id to be told; it can be removed all the same.
+            let meant = match engine.images().resolve(&request.image).await {
+                Ok(image) => image.id.to_string(),
+                Err(_) => request.image.clone(),
+            };
             let removed = engine
                 .images()
                 .remove(&request.image, options, &engine.image_uses())
