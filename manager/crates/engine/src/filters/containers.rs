@@ -175,6 +175,7 @@ mod tests {
                     read_only: false,
                     propagation: croze_containers::Propagation::default(),
                     recursive: true,
+                    read_only_below: croze_containers::ReadOnlyBelow::default(),
                     create_source: false,
                 }],
                 ..CreateRequest::default()
