@@ -8,12 +8,27 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use croze_integration_tests::{Crozed, Ended, digest, wait_until};
+use anyhow::{Context, Result, bail, ensure};
+use croze_integration_tests::{Crozed, Ended, Output, digest, wait_until};
 use serde_json::Value;
 
 /// How long the daemon may take to clean up after a start.
 const SETTLE: Duration = Duration::from_secs(30);
+
+/// Whether a request was answered with success; if not, its client must have lost the daemon: another refusal is an error, for what is asked here
+/// makes sense.
+pub(crate) fn answered(output: &Output) -> Result<bool> {
+    const LOST: [&str; 2] = [
+        "the connection to the daemon was lost",
+        "cannot connect to the croze daemon",
+    ];
+    ensure!(!output.stderr.contains("panicked"), "a panic: {output}");
+    match output.ended {
+        Ended::Code(0) => Ok(true),
+        _ if LOST.iter().any(|words| output.stderr.contains(words)) => Ok(false),
+        _ => bail!("it was refused: {output}"),
+    }
+}
 
 /// Waits until nothing is half there. The error lists what stayed.
 pub(crate) fn whole(daemon: &Crozed<'_>) -> Result<()> {

@@ -4,6 +4,7 @@
 //!   round:  some requests at once ──▶ a random time ──▶ kill -9 ──▶ who was answered? ──▶ start ──▶ settle ──▶ compare
 //! ```
 //!
+//! A client that ended before the kill was answered with success, for every request makes sense; any other was, or lost the daemon.
 //! What was answered with success is in force. What was not may be in force or not, and nothing in between; the model takes over what it finds.
 //! Each request of a round is about a container or an image of its own. Two containers print numbered lines all the time.
 
@@ -12,15 +13,17 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use croze_integration_tests::{Ended, Process, Scene, is_alive, rest, wait_until};
+use croze_integration_tests::{Crozed, Process, Scene, is_alive, rest, wait_until};
 use serde_json::Value;
 
 use crate::check;
-use crate::seed::Seed;
+use crate::seed::{Seed, from_environment};
 use crate::world::World;
 
 /// Kills where nobody says otherwise: the slice that every test run has.
 const SLICE: usize = 6;
+/// From so many kills on it is asked how many requests were answered.
+const ENOUGH: usize = 50;
 /// The daemon dies within one of these after the requests were sent.
 const SOON_MS: [usize; 5] = [40, 120, 300, 700, 1500];
 /// How many containers the model plays with.
@@ -83,26 +86,47 @@ struct Request {
 struct Torture<'world, 'scene> {
     world: &'world World<'scene>,
     scene: &'scene Scene,
-    seed: Seed,
+    number: u64,
     states: BTreeMap<Subject, State>,
     /// Per verb: sent, answered.
     counts: BTreeMap<&'static str, (usize, usize)>,
     longest_start: Duration,
-    can_tag: bool,
+}
+
+/// What is drawn for a round. The same draws for the same number and round; what they meet depends on what the kills before have left, and that on
+/// timing.
+struct Draws {
+    /// In this order, and what of the requests that make sense for each.
+    subjects: Vec<(Subject, usize)>,
+    /// From the sending to the kill.
+    delay: Duration,
+}
+
+impl Draws {
+    fn new(number: u64, round: usize, mut subjects: Vec<Subject>) -> Self {
+        let mut seed = Seed::new(number ^ (round as u64) << 32);
+        let count = 3 + seed.below(3);
+        let mut drawn = Vec::new();
+        while drawn.len() < count && !subjects.is_empty() {
+            let subject = subjects.remove(seed.below(subjects.len()));
+            drawn.push((subject, seed.below(usize::MAX)));
+        }
+        let limit = *seed.pick(&SOON_MS);
+        Self {
+            subjects: drawn,
+            delay: Duration::from_micros(seed.below(limit * 1000) as u64),
+        }
+    }
 }
 
 #[test]
 fn a_daemon_killed_at_random_moments_loses_nothing() -> Result<()> {
-    let kills = std::env::var("CROZE_TORTURE_KILLS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(SLICE);
-    let number = Seed::number_from_environment();
+    let kills = from_environment("CROZE_TORTURE_KILLS")?.unwrap_or(SLICE);
+    let number = Seed::number_from_environment()?;
     let begin = Instant::now();
     Scene::play(|scene| {
-        let mut seed = Seed::new(number);
-        let world = World::set(scene, &mut seed)?;
-        let mut torture = Torture::new(&world, scene, seed)?;
+        let world = World::set(scene, &mut Seed::new(number))?;
+        let mut torture = Torture::new(&world, scene, number);
         torture.play(kills)?;
         eprintln!("{}", torture.summary(number, kills, begin.elapsed()));
         world.daemon.finish()
@@ -111,20 +135,18 @@ fn a_daemon_killed_at_random_moments_loses_nothing() -> Result<()> {
 }
 
 impl<'world, 'scene> Torture<'world, 'scene> {
-    fn new(world: &'world World<'scene>, scene: &'scene Scene, seed: Seed) -> Result<Self> {
+    fn new(world: &'world World<'scene>, scene: &'scene Scene, number: u64) -> Self {
         let containers = (0..CONTAINERS).map(Subject::Container);
         let images = (0..world.large.len()).map(Subject::Image);
         let all = containers.chain(images).chain([Subject::Tag]);
-        let can_tag = world.daemon.croze(&["tag", "--help"])?.ended == Ended::Code(0);
-        Ok(Self {
+        Self {
             world,
             scene,
-            seed,
+            number,
             states: all.map(|subject| (subject, State::Absent)).collect(),
             counts: BTreeMap::new(),
             longest_start: Duration::ZERO,
-            can_tag,
-        })
+        }
     }
 
     fn play(&mut self, kills: usize) -> Result<()> {
@@ -141,17 +163,20 @@ impl<'world, 'scene> Torture<'world, 'scene> {
         }
         let pids = [daemon.pid("printer")?, daemon.pid("printer-tty")?];
         for round in 1..=kills {
-            self.round().with_context(|| format!("round {round}"))?;
+            let draws = Draws::new(self.number, round, self.states.keys().copied().collect());
+            let delay = draws.delay;
+            self.round(draws)
+                .with_context(|| format!("round {round}, killed after {delay:?}"))?;
             for ((name, _), pid) in printers.iter().zip(pids) {
                 ensure!(is_alive(pid), "round {round}: {name} died");
                 ensure!(
                     daemon.pid(name)? == pid,
                     "round {round}: {name} is another process"
                 );
-                unbroken(&daemon.ok(&["logs", name])?.stdout)
-                    .with_context(|| format!("round {round}: the log of {name}"))?;
+                grows(daemon, name).with_context(|| format!("round {round}: the log of {name}"))?;
             }
         }
+        self.enough(kills)?;
         self.leave()?;
         let left = check::names(&daemon.root().join("snapshots/layers"))?;
         ensure!(left == baseline, "layers: {left:?} instead of {baseline:?}");
@@ -181,27 +206,52 @@ impl<'world, 'scene> Torture<'world, 'scene> {
         Ok(())
     }
 
-    fn round(&mut self) -> Result<()> {
-        let mut subjects: Vec<Subject> = self.states.keys().copied().collect();
-        let mut requests = Vec::new();
-        for _ in 0..3 + self.seed.below(3) {
-            let subject = subjects.remove(self.seed.below(subjects.len()));
-            if subject != Subject::Tag || self.can_tag {
-                requests.push(self.send(subject)?);
-            }
+    /// A daemon that answers nothing loses nothing.
+    fn enough(&self, kills: usize) -> Result<()> {
+        if kills < ENOUGH {
+            return Ok(());
         }
-        let limit = *self.seed.pick(&SOON_MS);
-        let moment = Instant::now() + Duration::from_micros(self.seed.below(limit * 1000) as u64);
+        let (mut all, mut all_answered) = (0, 0);
+        for (verb, &(sent, answered)) in &self.counts {
+            ensure!(
+                sent < 10 || answered > 0,
+                "{verb} was sent {sent} times and never answered"
+            );
+            all += sent;
+            all_answered += answered;
+        }
+        ensure!(
+            all_answered * 4 >= all,
+            "of {all} requests only {all_answered} were answered"
+        );
+        Ok(())
+    }
+
+    fn round(&mut self, draws: Draws) -> Result<()> {
+        let mut requests = Vec::new();
+        for (subject, choice) in draws.subjects {
+            requests.push(self.send(subject, choice)?);
+        }
+        let moment = Instant::now() + draws.delay;
         while Instant::now() < moment && requests.iter().any(|r| r.client.ended().is_none()) {
             rest(Duration::from_millis(1))?;
         }
         let daemon = &self.world.daemon;
+        let ended_before: Vec<bool> = requests.iter().map(|r| r.client.ended().is_some()).collect();
         daemon.kill()?;
         let mut told = Vec::new();
-        for request in requests {
+        for (request, ended_before) in requests.into_iter().zip(ended_before) {
             let output = request.client.wait(NOTICE)?;
-            ensure!(!output.stderr.contains("panicked"), "a panic: {output}");
-            let answered = output.ended == Ended::Code(0);
+            let answered = check::answered(&output).with_context(|| {
+                format!(
+                    "{} of {} which was {:?}",
+                    request.verb, request.subject, request.before
+                )
+            })?;
+            ensure!(
+                answered || !ended_before,
+                "the daemon was there, and its client lost it: {output}"
+            );
             let count = self.counts.entry(request.verb).or_default();
             count.0 += 1;
             count.1 += usize::from(answered);
@@ -265,7 +315,7 @@ impl<'world, 'scene> Torture<'world, 'scene> {
     }
 
     /// Sends one request that makes sense in the state that the subject has.
-    fn send(&mut self, subject: Subject) -> Result<Request> {
+    fn send(&self, subject: Subject, choice: usize) -> Result<Request> {
         let before = self.states[&subject];
         let small = self.world.small.clone();
         let (verb, words, answered, unanswered) = match subject {
@@ -274,7 +324,7 @@ impl<'world, 'scene> Torture<'world, 'scene> {
                 ("tag", vec!["tag".into(), small, TAG.into()], PRESENT, NOTHING)
             }
             Subject::Tag => ("untag", vec!["rmi".into(), TAG.into()], ABSENT, NOTHING),
-            Subject::Container(n) => self.container_request(&format!("c{n}"), before, &small),
+            Subject::Container(n) => container_request(choice, &format!("c{n}"), before, &small),
         };
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         Ok(Request {
@@ -295,67 +345,6 @@ impl<'world, 'scene> Torture<'world, 'scene> {
         }
     }
 
-    fn container_request(&mut self, name: &str, before: State, image: &str) -> Chosen {
-        let named = |words: &[&str]| -> Vec<String> {
-            let words = words.iter().map(|word| (*word).to_owned());
-            words.chain([name.to_owned()]).collect()
-        };
-        let made = |words: &[&str], command: &[&str]| -> Vec<String> {
-            let tail = [&[image], command].concat();
-            let tail = tail.iter().map(|word| (*word).to_owned());
-            named(words).into_iter().chain(tail).collect()
-        };
-        const LIVES: [&str; 2] = ["/probe", "wait"];
-        let choices: Vec<Chosen> = match before {
-            State::Absent | State::Present => vec![
-                (
-                    "create",
-                    made(&["create", "--name"], &LIVES),
-                    &["created"],
-                    NOTHING,
-                ),
-                (
-                    "run -d",
-                    made(&["run", "-d", "--name"], &LIVES),
-                    &["running"],
-                    &["created", "exited"],
-                ),
-                (
-                    "run --rm",
-                    made(&["run", "--rm", "--name"], &["/probe", "print", "20", "5"]),
-                    ABSENT,
-                    NOTHING,
-                ),
-                (
-                    "run -d --rm",
-                    made(&["run", "-d", "--rm", "--name"], &["/probe", "print", "20", "5"]),
-                    ABSENT,
-                    NOTHING,
-                ),
-            ],
-            State::Created => vec![
-                ("start", named(&["start"]), &["running"], &["exited"]),
-                ("rm", named(&["rm"]), ABSENT, NOTHING),
-            ],
-            State::Running(_) => vec![
-                ("stop", named(&["stop", "-t", "2"]), &["exited"], NOTHING),
-                ("kill", named(&["kill"]), &["exited"], NOTHING),
-                ("rm -f", named(&["rm", "-f"]), ABSENT, &["exited"]),
-                (
-                    "exec",
-                    named(&["exec"]).into_iter().chain(["/bin/true".into()]).collect(),
-                    &["running"],
-                    NOTHING,
-                ),
-            ],
-            State::Exited => vec![
-                ("start", named(&["start"]), &["running"], NOTHING),
-                ("rm", named(&["rm"]), ABSENT, NOTHING),
-            ],
-        };
-        choices[self.seed.below(choices.len())].clone()
-    }
-
     /// Where everything stands now. A container that removes itself gets the time to end.
     fn look(&self) -> Result<BTreeMap<Subject, State>> {
         let daemon = &self.world.daemon;
@@ -368,6 +357,10 @@ impl<'world, 'scene> Torture<'world, 'scene> {
         })?;
         let known = check::containers(daemon)?;
         let images = daemon.ok(&["images"])?.stdout;
+        ensure!(
+            !images.contains("<none>"),
+            "an image without a name, which nobody asked for:\n{images}"
+        );
         let mut found = BTreeMap::new();
         for subject in self.states.keys() {
             let state = match subject {
@@ -418,6 +411,68 @@ const PRESENT: &[&str] = &["present"];
 const ABSENT: &[&str] = &["absent"];
 const NOTHING: &[&str] = &[];
 
+/// One of the requests that make sense for a container in that state.
+fn container_request(choice: usize, name: &str, before: State, image: &str) -> Chosen {
+    let named = |words: &[&str]| -> Vec<String> {
+        let words = words.iter().map(|word| (*word).to_owned());
+        words.chain([name.to_owned()]).collect()
+    };
+    let made = |words: &[&str], command: &[&str]| -> Vec<String> {
+        let tail = [&[image], command].concat();
+        let tail = tail.iter().map(|word| (*word).to_owned());
+        named(words).into_iter().chain(tail).collect()
+    };
+    const LIVES: [&str; 2] = ["/probe", "wait"];
+    let choices: Vec<Chosen> = match before {
+        State::Absent | State::Present => vec![
+            (
+                "create",
+                made(&["create", "--name"], &LIVES),
+                &["created"],
+                NOTHING,
+            ),
+            (
+                "run -d",
+                made(&["run", "-d", "--name"], &LIVES),
+                &["running"],
+                &["created", "exited"],
+            ),
+            (
+                "run --rm",
+                made(&["run", "--rm", "--name"], &["/probe", "print", "20", "5"]),
+                ABSENT,
+                NOTHING,
+            ),
+            (
+                "run -d --rm",
+                made(&["run", "-d", "--rm", "--name"], &["/probe", "print", "20", "5"]),
+                ABSENT,
+                NOTHING,
+            ),
+        ],
+        State::Created => vec![
+            ("start", named(&["start"]), &["running"], &["exited"]),
+            ("rm", named(&["rm"]), ABSENT, NOTHING),
+        ],
+        State::Running(_) => vec![
+            ("stop", named(&["stop", "-t", "2"]), &["exited"], NOTHING),
+            ("kill", named(&["kill"]), &["exited"], NOTHING),
+            ("rm -f", named(&["rm", "-f"]), ABSENT, &["exited"]),
+            (
+                "exec",
+                named(&["exec"]).into_iter().chain(["/bin/true".into()]).collect(),
+                &["running"],
+                NOTHING,
+            ),
+        ],
+        State::Exited => vec![
+            ("start", named(&["start"]), &["running"], NOTHING),
+            ("rm", named(&["rm"]), ABSENT, NOTHING),
+        ],
+    };
+    choices[choice % choices.len()].clone()
+}
+
 fn presence(is_there: bool) -> State {
     if is_there { State::Present } else { State::Absent }
 }
@@ -432,15 +487,28 @@ fn state_of(facts: &Value) -> Result<State> {
     })
 }
 
-/// `line 1`, `line 2` … and not one missing or twice.
-fn unbroken(log: &str) -> Result<()> {
-    for (n, line) in log.lines().enumerate() {
-        let expected = format!("line {}", n + 1);
+/// A log is whole, and goes on: lines that are printed from now on get into it.
+fn grows(daemon: &Crozed<'_>, name: &str) -> Result<()> {
+    let lines = || unbroken(&daemon.ok(&["logs", name])?.stdout);
+    let before = lines()?;
+    wait_until(
+        "the log went on",
+        NOTICE,
+        || Ok((lines()? > before).then_some(())),
+    )
+}
+
+/// `line 1`, `line 2` … and not one missing or twice; gives how many.
+fn unbroken(log: &str) -> Result<usize> {
+    let mut count = 0;
+    for line in log.lines() {
+        count += 1;
+        let expected = format!("line {count}");
         ensure!(
             line.trim_end() == expected,
             "{line:?} stands where {expected:?} belongs"
         );
     }
-    ensure!(log.lines().count() > 0, "it is empty");
-    Ok(())
+    ensure!(count > 0, "it is empty");
+    Ok(count)
 }

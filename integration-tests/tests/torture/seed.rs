@@ -1,4 +1,19 @@
-//! Choices that look random and can be made again: everything follows from one number.
+//! Choices that look random and can be drawn again: everything follows from one number.
+
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+
+/// A variable's value. One that says nothing sensible is an error: a run that is not the one that was asked for would look like it.
+pub(crate) fn from_environment<T: FromStr>(name: &str) -> Result<Option<T>>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    match std::env::var(name) {
+        Ok(text) => Ok(Some(text.parse().with_context(|| format!("{name} is {text:?}"))?)),
+        Err(_) => Ok(None),
+    }
+}
 
 /// A generator (splitmix64: small, and good enough to choose among few).
 #[derive(Debug)]
@@ -13,15 +28,12 @@ impl Seed {
     }
 
     /// `$CROZE_TORTURE_SEED`, or else a number that no run before had.
-    pub(crate) fn number_from_environment() -> u64 {
-        let given = std::env::var("CROZE_TORTURE_SEED")
-            .ok()
-            .and_then(|text| text.parse().ok());
-        given.unwrap_or_else(|| {
+    pub(crate) fn number_from_environment() -> Result<u64> {
+        Ok(from_environment("CROZE_TORTURE_SEED")?.unwrap_or_else(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             // Few digits: somebody may have to type it.
             now.map_or(1, |time| u64::from(time.subsec_micros()) + 1)
-        })
+        }))
     }
 
     fn next(&mut self) -> u64 {
