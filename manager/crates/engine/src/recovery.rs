@@ -135,7 +135,7 @@ impl Engine {
             Ok(Ok(recovered)) => recovered?,
             // Better served with what is known than not at all, at this start and every other.
             Ok(Err(error)) => {
-                tracing::error!(%error, "recovery was interrupted; what it has not come to is left as it is")
+                tracing::error!(%error, "recovery was interrupted; what it has not come to is left as it is");
             }
             Err(_) => tracing::warn!(
                 "recovery takes longer than {} s; it goes on while requests are served",
