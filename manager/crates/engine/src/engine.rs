@@ -226,7 +226,7 @@ fn run_root_taken(error: StoreError) -> Error {
     let error = Error::from(error);
     if taken {
         error.hint(
-            "daemons share nothing: give each its own --root, --run-root and --socket, or stop the other one",
+            "daemons share nothing: give each its own --root, --run-root, --socket and --bridge, or stop the other one",
         )
     } else {
         error

@@ -113,6 +113,17 @@ pub enum NetworkError {
         /// The name.
         name: String,
     },
+    /// A bridge has the bridge's name that this daemon did not make.
+    #[error(
+        "the bridge {name} exists and {}",
+        other.as_deref().map_or("was not made by crozed".to_owned(), |o| format!("belongs to the crozed with the run root {o}"))
+    )]
+    ForeignBridge {
+        /// The name.
+        name: String,
+        /// The run root of the daemon that made it, where it was one.
+        other: Option<String>,
+    },
     /// A port of the host is taken.
     #[error(
         "cannot publish port {address}/{protocol}: {}",
@@ -234,6 +245,12 @@ impl From<NetworkError> for Error {
                 .hint("choose a free one: `subnet` in [network] of croze.toml, then restart crozed"),
             E::NotABridge { .. } => failure(ErrorKind::Conflict)
                 .hint("remove it, or choose another name: `bridge` in [network] of croze.toml"),
+            E::ForeignBridge { other: Some(_), .. } => failure(ErrorKind::Conflict).hint(
+                "give each daemon a bridge of its own: `--bridge`, or `bridge` in [network] of croze.toml; if the other one is gone for good, \
+                 remove it: `ip link delete`",
+            ),
+            E::ForeignBridge { .. } => failure(ErrorKind::Conflict)
+                .hint("choose another name: `--bridge`, or `bridge` in [network] of croze.toml"),
             E::PortTaken { .. } | E::NoFreePort { .. } => failure(ErrorKind::Conflict)
                 .hint("choose another host port with -p, or leave it out to get a free one"),
             E::Bind { .. } if error.errno() == Some(EADDRNOTAVAIL) => {

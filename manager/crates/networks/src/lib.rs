@@ -17,11 +17,12 @@
 //! |---|---|
 //! | what the verbs do, in which order, with which undo | `service` (a container's), `lifecycle` (the network's) |
 //! | decisions: subnet and addresses, rules, what recovery does (pure) | `address`, `rules`, `plan` |
-//! | the kernel | `netlink`, `namespace`, `ports`, `forwarding`, `watch` |
+//! | the kernel | `netlink`, `bridge`, `namespace`, `ports`, `forwarding`, `watch` |
 //! | what is there of others | `foreign`, `holder` |
 //!
 //! Invariants:
-//! - Everything happens in the network namespace of the thread that opened [`Networks`]; the host's own interfaces are never touched.
+//! - Everything happens in the network namespace of the thread that opened [`Networks`]; the host's own interfaces are never touched,
+//!   nor is a bridge that this daemon did not make (`bridge` says how it knows).
 //! - The bridge is made with the first container that needs it. When crozed ends and no container is connected, the bridge, the rules and the
 //!   changed settings of the host go: it is left as it was found.
 //! - After kill -9 of crozed ports go on working: rules are the kernel's, sockets the port proxy's. [`Networks::recover`] repairs what is
@@ -34,6 +35,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod bridge;
 mod error;
 mod foreign;
 mod forwarding;

@@ -6,20 +6,22 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use croze_model::ContainerId;
 
-use crate::address::{Mac, Pool, Subnet};
+use crate::address::{Pool, Subnet};
 use crate::error::NetworkError;
 use crate::namespace;
-use crate::netlink::route::{self, Link};
+use crate::netlink::route;
 use crate::netlink::{Family, Socket};
 use crate::plan::{self, Action, Observed};
 use crate::records::{Endpoint, HostRecord, NetworkRecord, ProcessMark};
 use crate::rules::{Filter, Ruleset};
 use crate::service::{DEFAULT, Inner, Ipv6, Networks, Result, State, Up, mappings, note};
 use crate::watch::Watch;
-use crate::{foreign, forwarding, ports, proxy};
+use crate::{bridge, forwarding, ports, proxy};
 
 impl Networks {
     /// Sees to it that the bridge, the host's settings and the rules are there.
+    ///
+    /// A bridge of the name that is not ours is refused before anything is changed.
     ///
     /// | step | undo |
     /// |---|---|
@@ -39,10 +41,15 @@ impl Networks {
                 "the bridge was removed by somebody; it is made again"
             );
         }
+        bridge::find(&mut socket, name, &self.inner.mark)?;
         let record = self.decide(&mut socket)?;
-        self.change_host(record.subnet6.is_some())?;
-        let bridge = self.ensure_bridge(&mut socket, &record)?;
-        let subnets = [Some(record.subnet), record.subnet6];
+        self.change_host(&mut socket, record.subnet6.is_some())?;
+        let subnets: Vec<Subnet> = [Some(record.subnet), record.subnet6]
+            .into_iter()
+            .flatten()
+            .collect();
+        let mtu = self.inner.settings.bridge.mtu;
+        let bridge = bridge::ensure(&mut socket, name, &self.inner.mark, mtu, &subnets)?;
         if let Some(up) = &mut state.up {
             up.bridge = bridge;
             for endpoint in state.endpoints.values() {
@@ -50,7 +57,7 @@ impl Networks {
             }
             return up.filter.write();
         }
-        let rulesets = subnets.into_iter().flatten().map(|subnet| Ruleset {
+        let rulesets = subnets.into_iter().map(|subnet| Ruleset {
             bridge: name.clone(),
             subnet,
         });
@@ -73,7 +80,7 @@ impl Networks {
         filter.expect(published);
         filter.write()?;
         self.watch(&filter)?;
-        for warning in foreign::observe(name)? {
+        for warning in self.warnings() {
             tracing::warn!("{warning}");
         }
         state.up = Some(Up {
@@ -107,6 +114,8 @@ impl Networks {
             _ if !namespace::has_kernel_ipv6() => None,
             Ipv6::Off => None,
             Ipv6::Subnet(subnet) => Some(subnet),
+            // Somebody switched it off for this host, which only a subnet given by name overrides.
+            Ipv6::Local if !namespace::has_ipv6_by_default() => None,
             Ipv6::Local => before
                 .as_ref()
                 .and_then(|b| b.subnet6)
@@ -131,9 +140,9 @@ impl Networks {
         Ok(record)
     }
 
-    fn change_host(&self, with_ipv6: bool) -> Result<()> {
+    fn change_host(&self, socket: &mut Socket, with_ipv6: bool) -> Result<()> {
         let before = self.host_record()?;
-        let changes = forwarding::plan(with_ipv6);
+        let changes = forwarding::plan(socket, with_ipv6)?;
         let record = HostRecord {
             boot_id: self.inner.boot_id.clone(),
             bridge: self.inner.settings.bridge.name.clone(),
@@ -154,37 +163,6 @@ impl Networks {
     fn host_record(&self) -> Result<Option<HostRecord>> {
         let record = self.inner.host.load(HostRecord::KEY)?;
         Ok(record.filter(|record| record.boot_id == self.inner.boot_id))
-    }
-
-    fn ensure_bridge(&self, socket: &mut Socket, record: &NetworkRecord) -> Result<u32> {
-        let settings = &self.inner.settings.bridge;
-        let find = |socket: &mut Socket| -> Result<Option<Link>> {
-            Ok(route::links(socket)?
-                .into_iter()
-                .find(|link| link.name == settings.name))
-        };
-        let gateway = Pool::new(record.subnet).gateway();
-        let link = match find(socket)? {
-            Some(link) => link,
-            None => {
-                let mac = match gateway {
-                    IpAddr::V4(address) => Mac::of(address),
-                    IpAddr::V6(_) => Mac([2; 6]),
-                };
-                route::add_bridge(socket, &settings.name, mac, settings.mtu)?;
-                find(socket)?.ok_or(NetworkError::Interrupted)?
-            }
-        };
-        if link.kind.as_deref() != Some("bridge") {
-            return Err(NetworkError::NotABridge {
-                name: settings.name.clone(),
-            });
-        }
-        for subnet in [Some(record.subnet), record.subnet6].into_iter().flatten() {
-            route::add_address(socket, link.index, Pool::new(subnet).gateway(), subnet.prefix())?;
-        }
-        route::set_up(socket, &settings.name, link.index)?;
-        Ok(link.index)
     }
 
     fn watch(&self, filter: &Filter) -> Result<()> {
@@ -229,7 +207,19 @@ impl Networks {
         for action in actions {
             self.execute(&action, &observed);
         }
+        self.take_down_unused();
         Ok(())
+    }
+
+    /// What an earlier daemon left up for containers that ended since: its rules would lead their ports to nobody.
+    fn take_down_unused(&self) {
+        let state = self.state();
+        if state.up.is_none()
+            && state.endpoints.is_empty()
+            && let Err(error) = self.take_down(None)
+        {
+            tracing::error!(%error, "what a former daemon left of the network cannot be removed");
+        }
     }
 
     fn observe(&self, live: BTreeMap<ContainerId, Option<ProcessMark>>) -> Result<Observed> {
@@ -250,9 +240,10 @@ impl Networks {
         let mut endpoints = self.inner.endpoints.list()?;
         endpoints.retain(|endpoint| !is_new(&endpoint.container));
         let links = Socket::open(Family::Route).and_then(|mut socket| route::links(&mut socket))?;
+        // Ports of a bridge that is another's are no leftovers of ours, whatever their names.
         let bridge = links
             .iter()
-            .find(|link| link.name == self.inner.settings.bridge.name)
+            .find(|link| link.name == self.inner.settings.bridge.name && self.inner.mark.is_on(link))
             .map(|link| link.index);
         Ok(Observed {
             boot_id: self.inner.boot_id.clone(),
@@ -340,21 +331,33 @@ impl Networks {
         }
     }
 
+    /// Takes back what is recorded, each step whether or not another failed: what stays is recorded still, and tried again at the next end.
     fn take_down(&self, up: Option<Up>) -> Result<()> {
         let Some(record) = self.host_record()? else {
             return Ok(());
         };
+        let mut socket = Socket::open(Family::Route)?;
+        let link = route::link(&mut socket, &record.bridge)?;
+        // Tables have no owner's mark but the bridge's.
+        let rules = if link.is_some_and(|link| self.inner.mark.is_of_another(&link)) {
+            Ok(())
+        } else {
+            self.remove_rules(up, &record.bridge)
+        };
+        let removed = bridge::remove(&mut socket, &record.bridge, &self.inner.mark);
+        forwarding::restore(&record.changes, &record.bridge);
+        rules.and(removed)?;
+        self.inner.host.remove(HostRecord::KEY)?;
+        Ok(())
+    }
+
+    fn remove_rules(&self, up: Option<Up>, bridge: &str) -> Result<()> {
         let mut filter = match up {
             Some(up) => up.filter,
             // Made by an earlier daemon: the tables' families are all that has to be known.
-            None => Filter::open(self.rulesets_of_record(&record.bridge)?)?,
+            None => Filter::open(self.rulesets_of_record(bridge)?)?,
         };
-        filter.remove()?;
-        let mut socket = Socket::open(Family::Route)?;
-        route::remove_link(&mut socket, &record.bridge)?;
-        forwarding::restore(&record.changes, &record.bridge);
-        self.inner.host.remove(HostRecord::KEY)?;
-        Ok(())
+        filter.remove()
     }
 
     fn rulesets_of_record(&self, bridge: &str) -> Result<Vec<Ruleset>> {
@@ -373,6 +376,17 @@ impl Networks {
 /// Somebody took something out of the rules.
 fn disturbed(inner: &Weak<Inner>) {
     let Some(inner) = inner.upgrade() else { return };
+    let name = &inner.settings.bridge.name;
+    let link = Socket::open(Family::Route).and_then(|mut socket| route::link(&mut socket, name));
+    if let Ok(Some(link)) = link
+        && inner.mark.is_of_another(&link)
+    {
+        tracing::error!(
+            bridge = name,
+            "the bridge was removed, and another crozed has made its own"
+        );
+        return;
+    }
     let mut state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(up) = &mut state.up else { return };
     match up.filter.is_intact() {

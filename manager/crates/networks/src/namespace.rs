@@ -49,7 +49,8 @@ pub(crate) struct Wanted<'a> {
 pub(crate) fn create(wanted: &Wanted<'_>) -> Result<()> {
     // Opened here: it stays in the host's namespace.
     let mut host = Socket::open(Family::Route)?;
-    let result = on_new_thread(|| make(wanted, &mut host));
+    // What a container sends by it is for the bridge; should that be removed, the host is still nobody's to lead.
+    let result = on_new_thread(|| make(wanted, &mut host)).and_then(|()| crate::bridge::deafen(wanted.veth));
     if result.is_err() {
         // The first failure is the one to tell; what cannot be removed is found by the next reconciliation.
         let _told = route::remove_link(&mut host, wanted.veth);
@@ -111,10 +112,12 @@ fn set_defaults(has_ipv6: bool) -> Result<()> {
     let mut values = Vec::new();
     if has_ipv6 {
         values.extend([
-            // A container on the same bridge must not become the router of the others (CVE-2020-13401).
+            // A container on the same bridge must not become the router of the others; `bridge` is where the host's own part is done.
             ("ipv6/conf/all/accept_ra", "0"),
             ("ipv6/conf/default/accept_ra", "0"),
             ("ipv6/conf/default/autoconf", "0"),
+            // What the host has for new interfaces may be inherited (net.core.devconf_inherit_init_net).
+            ("ipv6/conf/default/disable_ipv6", "0"),
             // Addresses come from one pool: nobody else has them, and nobody waits a second to find that out.
             ("ipv6/conf/default/accept_dad", "0"),
         ]);
@@ -125,6 +128,13 @@ fn set_defaults(has_ipv6: bool) -> Result<()> {
         write_sysctl(name, value)?;
     }
     Ok(())
+}
+
+/// Whether interfaces that are made on this host have IPv6.
+pub(crate) fn has_ipv6_by_default() -> bool {
+    ["all", "default"]
+        .iter()
+        .all(|which| read_sysctl(&format!("ipv6/conf/{which}/disable_ipv6")).as_deref() == Some("0"))
 }
 
 /// Whether the kernel has IPv6 at all.

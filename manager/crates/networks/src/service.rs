@@ -14,6 +14,7 @@ use croze_model::{ContainerId, Publish};
 use croze_store::Records;
 
 use crate::address::{Mac, Pool, Subnet};
+use crate::bridge::Mark;
 use crate::error::NetworkError;
 use crate::namespace::{self, Wanted};
 use crate::netlink::route;
@@ -129,6 +130,8 @@ pub struct Networks {
 pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) boot_id: String,
+    /// What the bridge of this daemon bears.
+    pub(crate) mark: Mark,
     pub(crate) networks: Records<NetworkRecord>,
     pub(crate) host: Records<HostRecord>,
     pub(crate) endpoints: Records<Endpoint>,
@@ -189,8 +192,11 @@ impl Networks {
             endpoints: found,
             ..State::default()
         };
+        let run_root = &settings.run_root;
+        let run_root = fs::canonicalize(run_root).map_err(NetworkError::file("resolve", run_root))?;
         let inner = Inner {
             boot_id,
+            mark: Mark::of(&run_root),
             networks: Records::flat(settings.root.join("networks")),
             host: Records::flat(&run),
             endpoints,

@@ -1,5 +1,6 @@
 //! Interfaces, addresses and routes: the requests of rtnetlink(7) that a bridge network needs.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
@@ -21,6 +22,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_NET_NS_FD: u16 = 28;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
@@ -41,6 +43,7 @@ const RTA_GATEWAY: u16 = 5;
 const RTA_TABLE: u16 = 15;
 const TABLE_MAIN: u8 = 254;
 const PROTOCOL_BOOT: u8 = 3;
+const PROTOCOL_RA: u8 = 9;
 const UNICAST: u8 = 1;
 
 const INET: u8 = 2;
@@ -62,6 +65,8 @@ pub(crate) struct Link {
     pub(crate) kind: Option<String>,
     /// The bridge it is a port of.
     pub(crate) master: Option<u32>,
+    /// What somebody wrote on it.
+    pub(crate) alias: Option<String>,
 }
 
 /// `struct ifinfomsg`.
@@ -99,6 +104,7 @@ pub(crate) fn links(socket: &mut Socket) -> Result<Vec<Link>> {
                 name: attributes.text(IFLA_IFNAME)?,
                 kind: attributes.within(IFLA_LINKINFO).text(INFO_KIND),
                 master: attributes.number(IFLA_MASTER),
+                alias: attributes.text(IFLA_IFALIAS),
             })
         })
         .collect())
@@ -106,15 +112,17 @@ pub(crate) fn links(socket: &mut Socket) -> Result<Vec<Link>> {
 
 /// The number of the interface of this name.
 pub(crate) fn link_index(socket: &mut Socket, name: &str) -> Result<Option<u32>> {
-    Ok(links(socket)?
-        .into_iter()
-        .find(|l| l.name == name)
-        .map(|l| l.index))
+    Ok(link(socket, name)?.map(|link| link.index))
 }
 
-/// Makes a bridge, up.
+/// The interface of this name.
+pub(crate) fn link(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
+    Ok(links(socket)?.into_iter().find(|link| link.name == name))
+}
+
+/// Makes a bridge, down.
 pub(crate) fn add_bridge(socket: &mut Socket, name: &str, mac: Mac, mtu: u32) -> Result<()> {
-    let message = Message::new(NEWLINK, CREATE | EXCLUSIVE, &link_header(0, UP, UP))
+    let message = Message::new(NEWLINK, CREATE | EXCLUSIVE, &link_header(0, 0, 0))
         .text(IFLA_IFNAME, name)
         // Without one of its own a bridge takes its ports' lowest, and changes it as they come and go.
         .attribute(IFLA_ADDRESS, &mac.0)
@@ -178,6 +186,20 @@ pub(crate) fn set_hairpin(socket: &mut Socket, name: &str, index: u32) -> Result
     socket.request(&format!("configure {name} as a port of the bridge"), message)
 }
 
+/// Writes an alias on an interface.
+pub(crate) fn set_alias(socket: &mut Socket, name: &str, index: u32, alias: &str) -> Result<()> {
+    // Without the terminating zero: the kernel would show it.
+    let message =
+        Message::new(NEWLINK, 0, &link_header(index, 0, 0)).attribute(IFLA_IFALIAS, alias.as_bytes());
+    socket.request(&format!("write an alias on the interface {name}"), message)
+}
+
+/// Gives an interface, which is down, another name.
+pub(crate) fn rename(socket: &mut Socket, name: &str, index: u32, new: &str) -> Result<()> {
+    let message = Message::new(NEWLINK, 0, &link_header(index, 0, 0)).text(IFLA_IFNAME, new);
+    socket.request(&format!("rename the interface {name} to {new}"), message)
+}
+
 /// Brings an interface up.
 pub(crate) fn set_up(socket: &mut Socket, name: &str, index: u32) -> Result<()> {
     let message = Message::new(NEWLINK, 0, &link_header(index, UP, UP));
@@ -236,6 +258,18 @@ pub(crate) fn add_default_route(socket: &mut Socket, gateway: IpAddr, index: u32
         .attribute(RTA_GATEWAY, &octets(gateway))
         .number(RTA_OIF, index);
     socket.request(&format!("route through the gateway {gateway}"), message)
+}
+
+/// Numbers of the interfaces by which the host learned a route from a router advertisement.
+pub(crate) fn learned_from_routers(socket: &mut Socket) -> Result<BTreeSet<u32>> {
+    let mut header = [0; ROUTE_HEADER];
+    header[0] = INET6;
+    let replies = socket.dump("list the routes", &Message::new(GETROUTE, 0, &header))?;
+    Ok(replies
+        .iter()
+        .filter(|reply| reply.body.get(5) == Some(&PROTOCOL_RA))
+        .filter_map(|reply| reply.attributes(ROUTE_HEADER).number(RTA_OIF))
+        .collect())
 }
 
 /// What the host reaches other than by its default route: the destinations of its main routing table, with the interface of each.

@@ -20,7 +20,6 @@ fn the_host_is_left_as_it_was_found() {
     for words in [
         "net.ipv4.ip_forward = 1",
         "net.ipv6.conf.all.forwarding = 1",
-        "net.ipv6.conf.out0.accept_ra = 2",
         "croze0",
         "table ip croze0",
         "table ip6 croze0",

@@ -9,4 +9,5 @@
 
 mod connections;
 mod life;
+mod ownership;
 mod world;

@@ -196,9 +196,15 @@ impl World {
     }
 
     pub(crate) fn open_with(&self, bridge: BridgeSettings) -> Networks {
+        self.open_of("", bridge)
+    }
+
+    /// What another daemon opens, which has its directories below `daemon`.
+    pub(crate) fn open_of(&self, daemon: &str, bridge: BridgeSettings) -> Networks {
+        let dir = self.path().join(daemon);
         let settings = Settings {
-            root: self.path().join("root"),
-            run_root: self.path().join("run"),
+            root: dir.join("root"),
+            run_root: dir.join("run"),
             shim: "/no/such/program".into(),
             bridge,
         };
@@ -250,7 +256,7 @@ impl World {
 
     /// Everything of the host's network that a daemon might leave behind.
     pub(crate) fn traces(&self) -> String {
-        let sysctls = "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv6.conf.out0.accept_ra";
+        let sysctls = "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv6.conf.out0.accept_ra net.ipv6.conf.default.accept_ra";
         let line = format!("ip -o link | cut -d' ' -f2; ip route; ip -6 route; nft list ruleset; {sysctls}");
         self.host.sh(&line)
     }
@@ -270,11 +276,10 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // A failed test leaves mounts, which would keep the directory.
-        for entry in std::fs::read_dir(self.path().join("run/netns"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        let daemons = std::fs::read_dir(self.path()).into_iter().flatten().flatten();
+        let runs = daemons.map(|entry| entry.path().join("run/netns"));
+        let pinned = std::iter::once(self.path().join("run/netns")).chain(runs);
+        for entry in pinned.flat_map(std::fs::read_dir).flatten().flatten() {
             rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH).ok();
         }
     }
