@@ -68,8 +68,9 @@ trap 'exit 143' TERM
 title "1. start the daemon: its state in $scratch, its network in a namespace of its own"
 ip netns add "$namespace"
 ip -n "$namespace" link set lo up
-in_namespace "$bin/crozed" --root "$scratch/root" --run-root "$scratch/run" --socket "$scratch/croze.sock" --bridge "$bridge" \
-    >"$scratch/crozed.log" 2>&1 &
+# Not by the function: its subshell would be what $! names, not the daemon.
+nsenter --net="/run/netns/$namespace" "$bin/crozed" --root "$scratch/root" --run-root "$scratch/run" --socket "$scratch/croze.sock" \
+    --bridge "$bridge" >"$scratch/crozed.log" 2>&1 &
 daemon=$!
 tries=0
 until "$bin/croze" version >/dev/null 2>&1; do
