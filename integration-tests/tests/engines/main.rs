@@ -5,5 +5,6 @@
 mod compare;
 mod docker;
 mod logs;
+mod output;
 mod podman;
 mod runtimes;

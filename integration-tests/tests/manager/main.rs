@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod bars;
+mod completion;
 mod crash;
 mod debian;
 mod defaults;

@@ -7,7 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::human;
 use crate::output;
-use crate::terminal;
+use crate::terminal::{self, RawMode};
 
 /// Shows the progress of one pull.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Display {
     pub(crate) fn new(quiet: bool) -> Self {
         match (quiet, terminal::stderr_is_terminal()) {
             (true, _) => Self::Quiet,
-            (false, true) => Self::Bars(Bars::default()),
+            (false, true) => Self::Bars(Bars::new()),
             (false, false) => Self::Lines(HashMap::new()),
         }
     }
@@ -72,14 +72,24 @@ fn label(progress: &PullProgress) -> &str {
     human::short_id(&progress.item)
 }
 
-/// Bars for layers; the reference itself has none. Those that are not finished leave with this value, whatever ends the pull.
-#[derive(Debug, Default)]
+/// Bars for layers; the reference itself has none. If the pull ends before all of them are finished, they leave with this value.
+#[derive(Debug)]
 pub(crate) struct Bars {
+    /// Echoed keys would move the cursor from where the bars are drawn over.
+    _echo: Option<RawMode>,
     all: MultiProgress,
     bars: HashMap<String, ProgressBar>,
 }
 
 impl Bars {
+    fn new() -> Self {
+        Self {
+            _echo: RawMode::without_echo(),
+            all: MultiProgress::new(),
+            bars: HashMap::new(),
+        }
+    }
+
     fn update(&mut self, progress: &PullProgress) {
         let phase = progress.phase();
         if phase == PullPhase::Resolving {

@@ -12,7 +12,7 @@ use rustix::termios::{self, OptionalActions, Termios};
 /// The mode to go back to while the terminal is raw.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
 
-/// Keeps the terminal raw until it is dropped.
+/// Keeps the terminal in another mode until it is dropped.
 #[derive(Debug)]
 pub(crate) struct RawMode(());
 
@@ -22,14 +22,26 @@ impl RawMode {
     /// # Errors
     /// Those of tcgetattr(3) and tcsetattr(3).
     pub(crate) fn enable() -> io::Result<Self> {
+        Self::change(Termios::make_raw)
+    }
+
+    /// Stops the terminal of standard input from showing what is typed, a ^C too, so that the cursor stays where it was drawn. Nothing changes where
+    /// there is no such terminal, or where another job has it: to change it then would stop this one (SIGTTOU).
+    pub(crate) fn without_echo() -> Option<Self> {
+        let in_foreground = termios::tcgetpgrp(io::stdin()).ok()? == rustix::process::getpgrp();
+        let hide = |mode: &mut Termios| mode.local_modes.remove(termios::LocalModes::ECHO);
+        in_foreground.then(|| Self::change(hide).ok()).flatten()
+    }
+
+    fn change(change: impl FnOnce(&mut Termios)) -> io::Result<Self> {
         let stdin = io::stdin();
         let before = termios::tcgetattr(&stdin)?;
-        let mut raw = before.clone();
-        raw.make_raw();
+        let mut changed = before.clone();
+        change(&mut changed);
         if let Ok(mut saved) = SAVED.lock() {
             saved.get_or_insert(before);
         }
-        termios::tcsetattr(&stdin, OptionalActions::Drain, &raw)?;
+        termios::tcsetattr(&stdin, OptionalActions::Drain, &changed)?;
         Ok(Self(()))
     }
 }
