@@ -99,7 +99,13 @@ impl Lab {
     }
 
     fn log(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.path("log")).unwrap();
+        let bytes = fs::read(self.path("log")).unwrap();
+        // The shim may be writing: what follows the last line's end is a part of a line.
+        let whole = bytes
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        let text = std::str::from_utf8(&bytes[..whole]).unwrap();
         let line = |l: &str| {
             serde_json::from_str::<serde_json::Value>(l).unwrap()["log"]
                 .as_str()
