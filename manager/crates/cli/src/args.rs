@@ -168,16 +168,22 @@ pub(crate) struct LoginArgs {
     /// Read the password from standard input
     #[arg(long)]
     pub(crate) password_stdin: bool,
-    /// The registry, HOST[:PORT] [default: Docker Hub]
-    #[arg(value_name = "SERVER")]
+    /// The registry
+    #[arg(
+        value_name = "SERVER",
+        help = "The registry, HOST[:PORT] [default: Docker Hub]"
+    )]
     pub(crate) server: Option<String>,
 }
 
 /// `logout`
 #[derive(Debug, Args)]
 pub(crate) struct LogoutArgs {
-    /// The registry, HOST[:PORT] [default: Docker Hub]
-    #[arg(value_name = "SERVER")]
+    /// The registry
+    #[arg(
+        value_name = "SERVER",
+        help = "The registry, HOST[:PORT] [default: Docker Hub]"
+    )]
     pub(crate) server: Option<String>,
 }
 

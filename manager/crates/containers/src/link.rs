@@ -1,7 +1,7 @@
 //! The link to a shim: one connection per use, framed messages of `croze.shim.v1`.
 //!
 //! A connection says hello, then either asks and is answered in turn ([`Link::ask`]), or becomes the stream of a process
-//! ([`Link::into_stream`], [`relay`](crate::relay)). A shim that does not answer in time is an error of the one who asked and of nobody else.
+//! ([`Link::into_stream`], [`relay`]). A shim that does not answer in time is an error of the one who asked and of nobody else.
 
 use std::io;
 use std::os::fd::AsRawFd as _;

@@ -37,7 +37,7 @@ pub struct ImageRecord {
     /// The variant of the architecture, if the image says one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    /// The name that it is about to take over from another image; see [`crate::naming`].
+    /// The name that it is about to take over from another image; see `naming.rs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub naming: Option<TagRecord>,
 }

@@ -12,7 +12,7 @@ impl Images {
     /// stays without any. Gives the image as it is named then.
     ///
     /// # Errors
-    /// As [`Images::resolve`]; [`ImageError::TagWithDigest`] for a name that is a digest: such a name says itself which image it means.
+    /// As [`Images::resolve`]; `ImageError::TagWithDigest` for a name that is a digest: such a name says itself which image it means.
     pub async fn tag(&self, text: &str, target: &Reference) -> Result<Image> {
         if target.digest().is_some() {
             return Err(ImageError::TagWithDigest {

@@ -22,8 +22,12 @@ pub(crate) struct NetworkArgs {
     /// Publish every exposed port on a free port of the host
     #[arg(short = 'P', long)]
     pub(crate) publish_all: bool,
-    /// Say that the container offers ports: PORT[-LAST][/tcp|udp]
-    #[arg(long, value_name = "PORTS")]
+    /// Say that the container offers ports
+    #[arg(
+        help = "Say that the container offers ports: PORT[-LAST][/tcp|udp]",
+        long,
+        value_name = "PORTS"
+    )]
     pub(crate) expose: Vec<ExposedPorts>,
     /// IPv4 address on the bridge network
     #[arg(long, value_name = "ADDRESS")]
