@@ -8,7 +8,7 @@ export DESTDIR ?=
 export CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-tests build quickstart check test test-unit torture conformance bench install uninstall clean
+.PHONY: help setup setup-tests setup-vm build quickstart check test test-unit test-vm torture conformance bench install uninstall clean
 
 help: ## lists these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ setup: ## installs what building needs (Debian packages, the musl target); check
 
 setup-tests: setup ## installs what the test suites need besides (podman, dockerd, a registry, debootstrap, tmux ...)
 	@scripts/setup.sh tests
+
+setup-vm: setup ## installs what the virtual machine of `make test-vm` takes (QEMU, debootstrap)
+	@scripts/setup.sh vm
 
 build: setup ## builds every program in release mode into bin/
 	@scripts/build.sh
@@ -33,6 +36,9 @@ test: setup-tests build ## every unit and integration test (needs root)
 
 test-unit: setup ## the unit tests only: no root, no programs of others
 	@scripts/test.sh unit
+
+test-vm: setup-vm build ## the runtime's suite in a virtual machine with cgroup v2, systemd and AppArmor (half an hour; docs/testing.md)
+	@integration-tests/vm/suite.sh $(VM_ARGS)
 
 torture: setup-tests build ## kill -9 at random and at every step, full disks, damaged files (docs/torture.md; a quarter of an hour)
 	@scripts/torture.sh

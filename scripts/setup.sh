@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing, and only that. Usage: setup.sh build|tests
+# Installs what is missing, and only that. Usage: setup.sh build|tests|vm
 #
 # It installs Debian packages and the musl target of an existing Rust toolchain. It never installs a toolchain: where it
 # should come from is the user's choice.
@@ -78,8 +78,15 @@ case ${1:-} in
         fi
         say "all that the tests need is there"
         ;;
+    vm)
+        name=setup-vm
+        install_packages qemu-system-x86_64=qemu-system-x86 debootstrap=debootstrap mke2fs=e2fsprogs depmod=kmod cpio=cpio xz=xz-utils \
+            busybox=busybox-static strip=binutils \
+            /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
+        say "all that the virtual machine needs is there"
+        ;;
     *)
         name=setup
-        die "usage: setup.sh build|tests"
+        die "usage: setup.sh build|tests|vm"
         ;;
 esac

@@ -186,12 +186,21 @@ pub fn cgroup_directories(wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     found
 }
 
+/// Whether this host has cgroups of version 2 alone, where all controllers are in one tree and the files have other names.
+#[must_use]
+pub fn cgroups_are_unified() -> bool {
+    Path::new(CGROUP).join("cgroup.controllers").exists()
+}
+
 /// The value of a cgroup's file, by controller and by the cgroup's name or a part of its path.
 ///
 /// # Errors
 /// No hierarchy of that controller has such a cgroup, or the file cannot be read.
 pub fn cgroup_file(controller: &str, fragment: &str, file: &str) -> Result<String> {
-    let prefix = Path::new(CGROUP).join(controller);
+    let prefix = match cgroups_are_unified() {
+        true => PathBuf::from(CGROUP),
+        false => Path::new(CGROUP).join(controller),
+    };
     let directories =
         cgroup_directories(|path| path.starts_with(&prefix) && path.to_string_lossy().ends_with(fragment));
     let directory = directories

@@ -54,7 +54,7 @@ pub use authority::{Authority, Certificate};
 pub use bundle::{Bundle, populate_rootfs};
 pub use crozed::Crozed;
 pub use debian::Debian;
-pub use host::{cgroup_directories, cgroup_file, is_alive, process_ids_in_cgroup};
+pub use host::{cgroup_directories, cgroup_file, cgroups_are_unified, is_alive, process_ids_in_cgroup};
 pub use hostile::{Hostile, Reply};
 pub use image::{ImageLayout, LayerBuilder, digest};
 pub use layer_tar::{Entry, LayerTar};

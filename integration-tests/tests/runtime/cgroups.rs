@@ -1,7 +1,9 @@
 //! Limits: what the kernel's files say, and that they hold.
 
 use anyhow::{Context, Result, ensure};
-use croze_integration_tests::{Bundle, Runtime, Scene, cgroup_file, process_ids_in_cgroup, spec};
+use croze_integration_tests::{
+    Bundle, Runtime, Scene, cgroup_file, cgroups_are_unified, process_ids_in_cgroup, spec,
+};
 use serde_json::{Value, json};
 
 use crate::run_json;
@@ -92,18 +94,30 @@ fn limits_reach_the_kernels_files() -> Result<()> {
         let id = scene.id("files");
         runtime.create_and_start(&bundle, &id)?;
         let cgroup = scene.cgroup("files");
-        let mut table = vec![
-            ("memory", "memory.limit_in_bytes", (96 << 20).to_string()),
-            ("memory", "memory.soft_limit_in_bytes", (48 << 20).to_string()),
-            ("cpu", "cpu.shares", "512".to_owned()),
-            ("cpu", "cpu.cfs_quota_us", "50000".to_owned()),
-            ("cpu", "cpu.cfs_period_us", "100000".to_owned()),
-            ("cpuset", "cpuset.cpus", "0".to_owned()),
-            ("pids", "pids.max", "33".to_owned()),
-        ];
-        if std::path::Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists() {
-            table.push(("memory", "memory.memsw.limit_in_bytes", (128 << 20).to_string()));
-        }
+        let table = if cgroups_are_unified() {
+            vec![
+                ("memory", "memory.max", (96 << 20).to_string()),
+                ("memory", "memory.low", (48 << 20).to_string()),
+                ("memory", "memory.swap.max", (32 << 20).to_string()),
+                ("cpu", "cpu.max", "50000 100000".to_owned()),
+                ("cpuset", "cpuset.cpus", "0".to_owned()),
+                ("pids", "pids.max", "33".to_owned()),
+            ]
+        } else {
+            let mut table = vec![
+                ("memory", "memory.limit_in_bytes", (96 << 20).to_string()),
+                ("memory", "memory.soft_limit_in_bytes", (48 << 20).to_string()),
+                ("cpu", "cpu.shares", "512".to_owned()),
+                ("cpu", "cpu.cfs_quota_us", "50000".to_owned()),
+                ("cpu", "cpu.cfs_period_us", "100000".to_owned()),
+                ("cpuset", "cpuset.cpus", "0".to_owned()),
+                ("pids", "pids.max", "33".to_owned()),
+            ];
+            if std::path::Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists() {
+                table.push(("memory", "memory.memsw.limit_in_bytes", (128 << 20).to_string()));
+            }
+            table
+        };
         for (controller, file, expected) in table {
             assert_eq!(cgroup_file(controller, &cgroup, file)?, expected, "{file}");
         }

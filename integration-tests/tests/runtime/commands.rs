@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use croze_integration_tests::{Bundle, Runtime, Scene, cgroup_file, spec, wait_until};
+use croze_integration_tests::{Bundle, Runtime, Scene, cgroup_file, cgroups_are_unified, spec, wait_until};
 use serde_json::{Value, json};
 
 use crate::is_croze;
@@ -21,7 +21,9 @@ fn waiting(scene: &Scene, runtime: &Runtime<'_>, name: &str) -> Result<String> {
 
 #[test]
 fn update_changes_what_it_is_given_and_nothing_else() -> Result<()> {
-    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str, &'a str)]);
+    // Flags, and files with their values on version 1 and on version 2.
+    type Files<'a> = &'a [(&'a str, &'a str, &'a str)];
+    type Case<'a> = (&'a [&'a str], Files<'a>, Files<'a>);
     Scene::play(|scene| {
         let runtime = Runtime::new(scene)?;
         let id = waiting(scene, &runtime, "update")?;
@@ -32,6 +34,10 @@ fn update_changes_what_it_is_given_and_nothing_else() -> Result<()> {
                 &[
                     ("memory", "memory.limit_in_bytes", "33554432"),
                     ("memory", "memory.memsw.limit_in_bytes", "50331648"),
+                ],
+                &[
+                    ("memory", "memory.max", "33554432"),
+                    ("memory", "memory.swap.max", "16777216"),
                 ],
             ),
             // Up again: the bound has to go first.
@@ -47,6 +53,11 @@ fn update_changes_what_it_is_given_and_nothing_else() -> Result<()> {
                     ("memory", "memory.memsw.limit_in_bytes", "134217728"),
                     ("memory", "memory.soft_limit_in_bytes", "16777216"),
                 ],
+                &[
+                    ("memory", "memory.max", "100663296"),
+                    ("memory", "memory.swap.max", "33554432"),
+                    ("memory", "memory.low", "16777216"),
+                ],
             ),
             (
                 &["--cpu-period", "50000", "--cpu-quota", "20000"],
@@ -54,6 +65,7 @@ fn update_changes_what_it_is_given_and_nothing_else() -> Result<()> {
                     ("cpu", "cpu.cfs_period_us", "50000"),
                     ("cpu", "cpu.cfs_quota_us", "20000"),
                 ],
+                &[("cpu", "cpu.max", "20000 50000")],
             ),
             (
                 &["--cpu-quota=-1"],
@@ -61,15 +73,30 @@ fn update_changes_what_it_is_given_and_nothing_else() -> Result<()> {
                     ("cpu", "cpu.cfs_period_us", "50000"),
                     ("cpu", "cpu.cfs_quota_us", "-1"),
                 ],
+                &[("cpu", "cpu.max", "max 50000")],
             ),
             (
                 &["--cpu-share", "300", "--cpuset-cpus", "0"],
                 &[("cpu", "cpu.shares", "300"), ("cpuset", "cpuset.cpus", "0")],
+                &[("cpuset", "cpuset.cpus", "0")],
             ),
-            (&["--pids-limit", "44"], &[("pids", "pids.max", "44")]),
-            (&["--pids-limit=-1"], &[("pids", "pids.max", "max")]),
+            (
+                &["--pids-limit", "44"],
+                &[("pids", "pids.max", "44")],
+                &[("pids", "pids.max", "44")],
+            ),
+            (
+                &["--pids-limit=-1"],
+                &[("pids", "pids.max", "max")],
+                &[("pids", "pids.max", "max")],
+            ),
         ];
-        for (flags, files) in cases {
+        for (flags, version_1, version_2) in cases {
+            let files = if cgroups_are_unified() {
+                version_2
+            } else {
+                version_1
+            };
             let mut line = vec!["update"];
             line.extend(flags);
             line.push(&id);
@@ -92,18 +119,23 @@ fn update_reads_resources_from_a_file_and_from_standard_input() -> Result<()> {
         let runtime = Runtime::new(scene)?;
         let id = waiting(scene, &runtime, "resources")?;
         let cgroup = scene.cgroup("resources");
+        // The weight of version 2 goes through the usual value, where all runtimes agree.
+        let (weight, first, second) = match cgroups_are_unified() {
+            true => ("cpu.weight", "100", "1"),
+            false => ("cpu.shares", "1024", "2"),
+        };
         let file = scene.path("resources.json");
-        std::fs::write(&file, r#"{"pids": {"limit": 21}, "cpu": {"shares": 256}}"#)?;
+        std::fs::write(&file, r#"{"pids": {"limit": 21}, "cpu": {"shares": 1024}}"#)?;
         let name = file.display().to_string();
         runtime.call(&["update", "--resources", &name, &id])?.success()?;
         assert_eq!(cgroup_file("pids", &cgroup, "pids.max")?, "21");
-        assert_eq!(cgroup_file("cpu", &cgroup, "cpu.shares")?, "256");
+        assert_eq!(cgroup_file("cpu", &cgroup, weight)?, first);
 
         let mut command = runtime.command(&["update", "-r", "-", &id]);
-        std::fs::write(&file, r#"{"cpu": {"shares": 128}}"#)?;
+        std::fs::write(&file, r#"{"cpu": {"shares": 2}}"#)?;
         command.stdin(std::fs::File::open(&file)?);
         scene.run(command)?.success()?;
-        assert_eq!(cgroup_file("cpu", &cgroup, "cpu.shares")?, "128");
+        assert_eq!(cgroup_file("cpu", &cgroup, weight)?, second);
         assert_eq!(cgroup_file("pids", &cgroup, "pids.max")?, "21");
 
         std::fs::write(&file, r#"{"cpu": 7}"#)?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use anyhow::{Result, ensure};
-use croze_integration_tests::{Bundle, Runtime, Scene, spec};
+use croze_integration_tests::{Bundle, Runtime, Scene, cgroups_are_unified, spec};
 use serde_json::{Value, json};
 
 use crate::{is_croze, mount_line, run_json};
@@ -126,6 +126,11 @@ fn the_mounts_that_engines_generate_are_all_there() -> Result<()> {
                 })
                 .count()
         });
+        if cgroups_are_unified() {
+            let line = mount_line(&report, "/sys/fs/cgroup")?;
+            ensure!(line.contains(" - cgroup2 "), "{line}");
+            return Ok(());
+        }
         ensure!(
             below_cgroup > Some(3),
             "hierarchies are shown below /sys/fs/cgroup: {below_cgroup:?}"
