@@ -55,8 +55,6 @@ const OPERATORS: [&str; 7] = [
     "SCMP_CMP_GT",
     "SCMP_CMP_MASKED_EQ",
 ];
-/// Parts of a spec that are about other systems.
-const FOREIGN: [&str; 5] = ["solaris", "windows", "vm", "zos", "freebsd"];
 
 /// Filters a whole spec in place; returns what was dropped, one line each.
 pub(super) fn spec(value: &mut Value) -> Result<Vec<String>, SpecError> {
@@ -64,7 +62,6 @@ pub(super) fn spec(value: &mut Value) -> Result<Vec<String>, SpecError> {
     let Some(root) = value.as_object_mut() else {
         return Err(invalid("config.json", value, "it must be an object"));
     };
-    root.retain(|key, _| !FOREIGN.contains(&key.as_str()));
     if let Some(value) = root.get_mut("process").filter(|value| !value.is_null()) {
         warnings.append(&mut process(value)?);
     }

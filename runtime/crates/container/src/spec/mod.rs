@@ -14,12 +14,14 @@
 
 mod default;
 mod filter;
+mod shape;
 mod validate;
 
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
+use shape::{ProcessShape, SpecShape};
 
 pub use default::default_spec;
 pub use validate::{SysctlKind, sysctl_kind, validate, validate_process};
@@ -107,8 +109,8 @@ pub fn load(path: &Path) -> Result<Loaded, SpecError> {
 /// # Errors
 /// As [`load`].
 pub fn parse(raw: &[u8], what: &str) -> Result<(Spec, Vec<String>), SpecError> {
-    if let Ok(spec) = serde_json::from_slice(raw) {
-        return Ok((spec, Vec::new()));
+    if let Ok(spec) = serde_json::from_slice::<SpecShape>(raw) {
+        return Ok((spec.into(), Vec::new()));
     }
     let malformed = |source| SpecError::Parse {
         what: what.to_owned(),
@@ -116,8 +118,8 @@ pub fn parse(raw: &[u8], what: &str) -> Result<(Spec, Vec<String>), SpecError> {
     };
     let mut value = serde_json::from_slice(raw).map_err(malformed)?;
     let warnings = filter::spec(&mut value)?;
-    let spec = reparse(&value).map_err(malformed)?;
-    Ok((spec, warnings))
+    let spec = reparse::<SpecShape>(&value).map_err(malformed)?;
+    Ok((spec.into(), warnings))
 }
 
 /// The types are made from text in both ways: made from values, too, all their code would be in the program twice.
@@ -153,7 +155,7 @@ pub fn load_process(path: &Path) -> Result<(Process, Vec<String>), SpecError> {
         what: what.clone(),
         source,
     };
-    let (process, warnings) = match serde_json::from_slice(&raw) {
+    let (process, warnings) = match serde_json::from_slice::<ProcessShape>(&raw) {
         Ok(process) => (process, Vec::new()),
         Err(_) => {
             let mut value = serde_json::from_slice(&raw).map_err(malformed)?;
@@ -161,6 +163,7 @@ pub fn load_process(path: &Path) -> Result<(Process, Vec<String>), SpecError> {
             (reparse(&value).map_err(malformed)?, warnings)
         }
     };
+    let process = process.into();
     validate_process(&process)?;
     Ok((process, warnings))
 }
