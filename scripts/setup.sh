@@ -67,7 +67,7 @@ case ${1:-} in
         ;;
     tests)
         name=setup-tests
-        install_packages podman=podman dockerd=docker.io docker=docker.io runc=runc crun=crun skopeo=skopeo umoci=umoci \
+        install_packages podman=podman dockerd=docker.io docker=docker.io ctr=containerd runc=runc crun=crun skopeo=skopeo umoci=umoci \
             docker-registry=docker-registry openssl=openssl debootstrap=debootstrap busybox=busybox-static iptables=iptables ip=iproute2 \
             tmux=tmux unshare=util-linux jq=jq \
             /usr/share/containers/seccomp.json=golang-github-containers-common

@@ -103,7 +103,7 @@ fn interfaces() -> Result<BTreeSet<String>> {
 }
 
 /// Every live descendant of this process with its command line. Zombies do not count: their reaper is us.
-fn descendants() -> Result<Vec<(i32, String)>> {
+pub(crate) fn descendants() -> Result<Vec<(i32, String)>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {

@@ -13,7 +13,7 @@
 //!  ├─ ImageLayout  an OCI image layout made from directories, pushed by skopeo
 //!  ├─ Crozed       the daemon under directories of its own, and the CLI that talks to it
 //!  ├─ Terminal     a tmux session, for what needs a real terminal
-//!  └─ Dockerd, Podman   other engines that call the runtime
+//!  └─ Dockerd, Containerd, Podman   other engines that call the runtime
 //! ```
 //!
 //! Invariants:
@@ -28,6 +28,7 @@
 
 mod authority;
 mod bundle;
+mod containerd;
 mod crozed;
 mod debian;
 mod host;
@@ -52,6 +53,7 @@ mod wait;
 
 pub use authority::{Authority, Certificate};
 pub use bundle::{Bundle, populate_rootfs};
+pub use containerd::Containerd;
 pub use crozed::Crozed;
 pub use debian::Debian;
 pub use host::{cgroup_directories, cgroup_file, cgroups_are_unified, is_alive, process_ids_in_cgroup};

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::bundle::populate_rootfs;
-use crate::host::cgroup_directories;
+use crate::host::{cgroup_directories, descendants};
 use crate::image::LayerBuilder;
 use crate::namespace::NetworkNamespace;
 use crate::output::{Ended, Output};
@@ -47,7 +47,12 @@ pub enum Network<'namespace> {
 #[derive(Debug)]
 pub struct Dockerd<'scene> {
     scene: &'scene Scene,
+    /// What the daemon does to mounts, interfaces and the firewall goes with this one's namespaces.
+    keeper: Keeper,
     process: Process,
+    words: Vec<String>,
+    /// Found before all other programs.
+    programs: Option<PathBuf>,
     socket: String,
 }
 
@@ -57,12 +62,35 @@ impl<'scene> Dockerd<'scene> {
     /// # Errors
     /// It does not answer.
     pub fn start(scene: &'scene Scene) -> Result<Self> {
-        let daemon = Self::start_in(scene, scene.directory(), Network::Own)?;
-        let tar = rootfs_tar(scene)?;
-        daemon
-            .docker(&["import", &tar.to_string_lossy(), "small"])?
-            .success()?;
-        Ok(daemon)
+        Self::start_with(scene, &[])
+    }
+
+    /// The same with further flags.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn start_with(scene: &'scene Scene, flags: &[&str]) -> Result<Self> {
+        Self::begin(scene, scene.directory(), Network::Own, flags, None)?.with_image()
+    }
+
+    /// The same with the runtime under test for everything: as the default, and as the `runc` that BuildKit looks for, which
+    /// notes its calls in the scene's file `runc-calls`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn start_with_nothing_else(scene: &'scene Scene) -> Result<Self> {
+        let programs = scene.new_directory("programs")?;
+        let runc = programs.join("runc");
+        let (calls, runtime) = (scene.path("runc-calls"), runtime_under_test()?);
+        let script = format!(
+            "#!/bin/sh\necho \"$*\" >> {}\nexec {} \"$@\"\n",
+            calls.display(),
+            runtime.display()
+        );
+        fs::write(&runc, script)?;
+        fs::set_permissions(&runc, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let flags = ["--default-runtime", "croze"];
+        Self::begin(scene, scene.directory(), Network::Own, &flags, Some(programs))?.with_image()
     }
 
     /// Starts it with all that it stores below a directory, and no image.
@@ -70,60 +98,84 @@ impl<'scene> Dockerd<'scene> {
     /// # Errors
     /// It does not answer.
     pub fn start_in(scene: &'scene Scene, storage: &Path, network: Network<'_>) -> Result<Self> {
+        Self::begin(scene, storage, network, &[], None)
+    }
+
+    fn begin(
+        scene: &'scene Scene,
+        storage: &Path,
+        network: Network<'_>,
+        flags: &[&str],
+        programs: Option<PathBuf>,
+    ) -> Result<Self> {
         let path = |name: &str| storage.join(name).to_string_lossy().into_owned();
         let socket = format!("unix://{}", path("docker.sock"));
-        // The daemon sets up a bridge and firewall rules, and mounts its layers: all of that goes with its namespaces.
-        let mut command = match network {
-            Network::In(namespace) => namespace.command("unshare"),
-            Network::Own | Network::Shared => reaper::command("unshare"),
-        };
-        command.args(["--mount", "--propagation", "private"]);
-        if matches!(network, Network::Own) {
-            command.arg("--net");
-        }
-        command.args(["sh", "-c"]);
-        command
-            .arg("ip link set lo up && exec dockerd \"$@\"")
-            .arg("dockerd");
-        command.args([
-            "--host",
-            &socket,
-            "--data-root",
-            &path("docker"),
-            "--exec-root",
-            &path("docker-exec"),
-        ]);
-        command.args([
-            "--pidfile",
-            &path("docker.pid"),
-            "--bip",
-            BRIDGE,
-            "--storage-driver",
-            "overlay2",
-        ]);
-        command.args([
-            "--cgroup-parent",
-            &scene.cgroup("docker"),
-            "--config-file",
-            &path("daemon.json"),
-        ]);
-        command
-            .arg("--add-runtime")
-            .arg(format!("croze={}", runtime_under_test()?.display()));
+        let runtime = format!("croze={}", runtime_under_test()?.display());
         fs::write(path("daemon.json"), "{}")?;
-        let process = scene.start_daemon(command)?;
+        let mut words: Vec<String> = vec!["dockerd".to_owned()];
+        for (flag, value) in [
+            ("--host", socket.clone()),
+            ("--data-root", path("docker")),
+            ("--exec-root", path("docker-exec")),
+            ("--pidfile", path("docker.pid")),
+            ("--bip", BRIDGE.to_owned()),
+            ("--storage-driver", "overlay2".to_owned()),
+            ("--cgroup-parent", scene.cgroup("docker")),
+            ("--config-file", path("daemon.json")),
+            ("--add-runtime", runtime),
+        ] {
+            words.extend([flag.to_owned(), value]);
+        }
+        words.extend(flags.iter().map(|&flag| flag.to_owned()));
+        let keeper = Keeper::new(scene, network)?;
+        let process = Self::launch(scene, &keeper, &words, programs.as_deref())?;
         let daemon = Self {
             scene,
+            keeper,
             process,
+            words,
+            programs,
             socket,
         };
-        wait_until("dockerd answered", Duration::from_secs(60), || {
-            if let Some(ended) = daemon.process.ended() {
-                bail!("dockerd ended at once: {ended}: {}", daemon.process.stderr());
-            }
-            Ok((daemon.docker(&["version"])?.ended == Ended::Code(0)).then_some(()))
-        })?;
+        daemon.answers()?;
         Ok(daemon)
+    }
+
+    fn launch(scene: &Scene, keeper: &Keeper, words: &[String], programs: Option<&Path>) -> Result<Process> {
+        let mut command = keeper.command();
+        command.args(words);
+        if let Some(programs) = programs {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", programs.display()));
+        }
+        scene.start_daemon(command)
+    }
+
+    fn answers(&self) -> Result<()> {
+        wait_until("dockerd answered", Duration::from_secs(60), || {
+            if let Some(ended) = self.process.ended() {
+                bail!("dockerd ended at once: {ended}: {}", self.process.stderr());
+            }
+            Ok((self.docker(&["version"])?.ended == Ended::Code(0)).then_some(()))
+        })
+    }
+
+    fn with_image(self) -> Result<Self> {
+        let tar = rootfs_tar(self.scene)?;
+        self.docker(&["import", &tar.to_string_lossy(), "small"])?
+            .success()?;
+        Ok(self)
+    }
+
+    /// Ends the daemon by a signal and starts it again in the same namespaces.
+    ///
+    /// # Errors
+    /// It does not end, or does not answer.
+    pub fn restart(&mut self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)?;
+        self.process.wait(Duration::from_secs(60))?;
+        self.process = Self::launch(self.scene, &self.keeper, &self.words, self.programs.as_deref())?;
+        self.answers()
     }
 
     /// The daemon's process id.
@@ -155,7 +207,54 @@ impl Drop for Dockerd<'_> {
         // What it leaves after this is found when the scene is struck.
         drop(self.process.signal(Signal::SIGTERM));
         drop(self.process.wait(Duration::from_secs(30)));
+        self.keeper.end();
         remove_empty_cgroups(self.scene);
+    }
+}
+
+/// A mount and a network namespace that a daemon lives in, kept by a process that sleeps: they outlive the daemon, so that it can be
+/// started again in them.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    sleeper: Process,
+}
+
+impl Keeper {
+    pub(crate) fn new(scene: &Scene, network: Network<'_>) -> Result<Self> {
+        let mut command = match network {
+            Network::In(namespace) => namespace.command("unshare"),
+            Network::Own | Network::Shared => reaper::command("unshare"),
+        };
+        command.args(["--mount", "--propagation", "private"]);
+        let script = if matches!(network, Network::Own) {
+            command.arg("--net");
+            "ip link set lo up && echo ready && exec sleep infinity"
+        } else {
+            "echo ready && exec sleep infinity"
+        };
+        command.args(["sh", "-c", script]);
+        let sleeper = scene.start(command)?;
+        wait_until(
+            "the daemon's namespaces are there",
+            Duration::from_secs(10),
+            || Ok(sleeper.stdout().contains("ready").then_some(())),
+        )?;
+        Ok(Self { sleeper })
+    }
+
+    /// A command in the namespaces; its words are appended.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = reaper::command("nsenter");
+        let pid = self.sleeper.pid().to_string();
+        command.args(["--target", &pid, "--mount", "--net", "--"]);
+        command
+    }
+
+    /// Gives the namespaces up.
+    pub(crate) fn end(&self) {
+        // What survives is found when the scene is struck.
+        drop(self.sleeper.signal(Signal::SIGKILL));
+        drop(self.sleeper.wait(Duration::from_secs(5)));
     }
 }
 
@@ -295,6 +394,14 @@ impl<'scene> Podman<'scene> {
 impl Drop for Podman<'_> {
     fn drop(&mut self) {
         drop(self.call(&["rm", "--all", "--force", "--time", "0"]));
+        // A monitor calls podman once more when its container has ended.
+        let monitors = wait_until("podman's monitors ended", Duration::from_secs(20), || {
+            let storage = self.storage.to_string_lossy().into_owned();
+            let all = descendants()?;
+            Ok((!all.iter().any(|(_, line)| line.contains(&storage))).then_some(()))
+        });
+        // What stays all the same is found when the scene is struck.
+        drop(monitors);
         // podman keeps its storage's directory mounted on itself between calls.
         let storage = self.storage.join("podman/overlay");
         nix::mount::umount2(&storage, nix::mount::MntFlags::MNT_DETACH).ok();
@@ -311,7 +418,7 @@ fn monitor_cgroups() -> Vec<PathBuf> {
 }
 
 /// Engines leave the parent cgroup that they were told to use; it is the scene's to remove, if nothing is in it.
-fn remove_empty_cgroups(scene: &Scene) {
+pub(crate) fn remove_empty_cgroups(scene: &Scene) {
     let mark = scene.cgroup("");
     remove_cgroups(|| cgroup_directories(|path| path.to_string_lossy().contains(&mark)));
 }
