@@ -12,6 +12,7 @@
 //! croze-probe stubborn                     prints "ready", never minds SIGTERM
 //! croze-probe children N                   starts N stubborn children, prints their pids and "ready"
 //! croze-probe write PATH TEXT              writes a file
+//! croze-probe notify TEXT                  sends a datagram to $NOTIFY_SOCKET
 //! croze-probe tty                          says whether stdin, stdout and stderr are terminals, and how large
 //! croze-probe serve PORT…                  answers TCP and UDP with the client's address, prints "ready"
 //! croze-probe ask tcp|udp ADDRESS:PORT     prints what such a server answers
@@ -71,6 +72,7 @@ fn dispatch(arguments: &[String]) -> Outcome {
         ("wait", []) => workloads::wait_for_signal(),
         ("stubborn", []) => workloads::ignore_term(),
         ("children", [count]) => workloads::children(count),
+        ("notify", [text]) => workloads::notify(text),
         ("write", [path, text]) => workloads::write_file(path, text),
         ("tty", []) => workloads::terminal(),
         ("attempt", names) => attempts::print(names),

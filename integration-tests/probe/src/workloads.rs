@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -164,6 +165,15 @@ pub(crate) fn write_file(path: &str, text: &str) -> Outcome {
         Ok(()) => say(&format!("wrote {path}")).map(|()| 0),
         Err(error) => Err(format!("writing {path}: {error}")),
     }
+}
+
+/// Tells the service manager something, as `sd_notify(3)` does.
+pub(crate) fn notify(text: &str) -> Outcome {
+    let path = std::env::var("NOTIFY_SOCKET").map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
+    UnixDatagram::unbound()
+        .and_then(|socket| socket.send_to(text.as_bytes(), &path))
+        .map_err(|error| format!("sending to {path}: {error}"))?;
+    say(&format!("told {path}")).map(|()| 0)
 }
 
 /// Which of the three streams are terminals, and the size of the first that is one.

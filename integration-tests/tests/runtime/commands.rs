@@ -229,3 +229,34 @@ fn ps_lists_processes_as_a_table_and_as_json() -> Result<()> {
         runtime.delete_by_force(&id)
     })
 }
+
+#[test]
+fn containers_are_deleted_and_killed_by_expression() -> Result<()> {
+    Scene::play(|scene| {
+        let runtime = Runtime::new(scene)?;
+        if !is_croze(&runtime) {
+            return Ok(());
+        }
+        let first = waiting(scene, &runtime, "many-1")?;
+        let second = waiting(scene, &runtime, "many-2")?;
+        let other = waiting(scene, &runtime, "other")?;
+        runtime
+            .call(&["kill", "--regex", "many-[0-9]$", "KILL"])?
+            .success()?;
+        for id in [&first, &second] {
+            runtime.wait_for_status(id, "stopped")?;
+        }
+        assert_eq!(runtime.state(&other)?["status"], "running");
+        runtime.call(&["delete", "--regex", "many-"])?.success()?;
+        runtime
+            .call(&["delete", "--regex", "other"])?
+            .failure(&["running"])?;
+        assert_eq!(runtime.call(&["list", "-q"])?.success()?.text(), other.as_str());
+        runtime
+            .call(&["delete", "--regex", "("])?
+            .failure(&["regular expression"])?;
+        runtime.call(&["delete", "-f", "-r", "."])?.success()?;
+        assert_eq!(runtime.call(&["list", "-q"])?.success()?.text(), "");
+        Ok(())
+    })
+}

@@ -13,7 +13,9 @@ const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\ncommit: ",
     env!("CROZE_COMMIT"),
-    "\nspec: 1.3.0"
+    "\nspec: 1.3.0",
+    // What crun says of itself in this way: its callers look for the words.
+    "\n+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF"
 );
 
 /// A low-level OCI container runtime.
@@ -216,6 +218,9 @@ pub(crate) struct KillArgs {
     /// Accepted for compatibility: signal every process, and do not mind if there is none
     #[arg(short, long, hide = true)]
     pub(crate) all: bool,
+    /// The id is a regular expression: every container that it matches
+    #[arg(short, long)]
+    pub(crate) regex: bool,
     /// The container's id
     pub(crate) id: String,
     /// The signal's name or number
@@ -228,6 +233,9 @@ pub(crate) struct DeleteArgs {
     /// Kill the container if it runs; no error if it does not exist
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// The id is a regular expression: every container that it matches
+    #[arg(short, long)]
+    pub(crate) regex: bool,
     /// The container's id
     pub(crate) id: String,
 }
@@ -393,6 +401,8 @@ mod tests {
             "kill -a c1 KILL",
             "kill c1",
             "delete --force c1",
+            "delete -f --regex test-*",
+            "kill --regex ^a KILL",
             "exec --process /p --detach --pid-file /f c1",
             "exec --cap CAP_SYS_ADMIN --cgroup sub --no-new-privs c1 true",
             "run --bundle /b --keep --no-pivot c1",

@@ -9,6 +9,8 @@ use croze_container::ops::{
     Force, Keyring, KillRequest, Reach, Reaping, Retention, RootSwitch, RunRequest, Settings, WhenPaused,
 };
 use croze_container::sealed;
+use croze_container::state::Store;
+use croze_sys::pattern::Pattern;
 
 use super::args::{
     CgroupManager, CreateArgs, DeleteArgs, ExecArgs, Globals, Invocation, KillArgs, ListArgs, ListFormat,
@@ -57,6 +59,12 @@ pub(crate) enum CommandError {
     /// `update` with schemata for resctrl.
     #[error("--l3-cache-schema and --mem-bw-schema: this container has no resctrl group (linux.intelRdt)")]
     IntelRdt,
+    /// `--regex` with something else.
+    #[error("--regex: {text:?} is not an extended regular expression as POSIX has them")]
+    Pattern {
+        /// What was given.
+        text: String,
+    },
     /// No place for records.
     #[error("XDG_RUNTIME_DIR is not set: give a directory with --root")]
     NoRoot,
@@ -93,8 +101,8 @@ pub(crate) fn execute(invocation: &Invocation, log: &Log) -> Result<u8, CommandE
         Verb::Start(args) => ops::start(&settings, &args.id)?,
         Verb::Run(args) => return run(settings, args, log),
         Verb::State(args) => return show(&output::state(&ops::state(&settings, &args.id)?)?),
-        Verb::Kill(args) => kill(settings, args)?,
-        Verb::Delete(args) => delete(settings, args, log)?,
+        Verb::Kill(args) => kill(&settings, args)?,
+        Verb::Delete(args) => delete(&settings, args, log)?,
         Verb::Exec(args) => return exec(settings, args, log),
         Verb::Pause(args) => ops::pause(&settings, &args.id)?,
         Verb::Resume(args) => ops::resume(&settings, &args.id)?,
@@ -192,26 +200,58 @@ fn exit_code(code: i32) -> u8 {
     u8::try_from(code).unwrap_or(255)
 }
 
-fn kill(settings: Settings, args: &KillArgs) -> Result<(), CommandError> {
+fn kill(settings: &Settings, args: &KillArgs) -> Result<(), CommandError> {
     let reach = if args.all { Reach::All } else { Reach::Init };
-    Ok(ops::kill(&KillRequest {
-        settings,
-        id: args.id.clone(),
-        signal: args.signal,
-        reach,
-    })?)
+    each(settings, &args.id, args.regex, &|id| {
+        let settings = settings.clone();
+        Ok(ops::kill(&KillRequest {
+            settings,
+            id,
+            signal: args.signal,
+            reach,
+        })?)
+    })
 }
 
-fn delete(settings: Settings, args: &DeleteArgs, log: &Log) -> Result<(), CommandError> {
+fn delete(settings: &Settings, args: &DeleteArgs, log: &Log) -> Result<(), CommandError> {
     let force = if args.force { Force::Kill } else { Force::Refuse };
-    for failed in ops::delete(&DeleteRequest {
-        settings,
-        id: args.id.clone(),
-        force,
-    })? {
-        log.line(Level::Warning, &croze_container::error::chain(&failed));
+    each(settings, &args.id, args.regex, &|id| {
+        let settings = settings.clone();
+        match ops::delete(&DeleteRequest { settings, id, force }) {
+            Ok(failed_hooks) => {
+                for failed in failed_hooks {
+                    log.line(Level::Warning, &croze_container::error::chain(&failed));
+                }
+                Ok(())
+            }
+            // As crun has it: who deletes whatever there is by force goes on, and is told.
+            Err(error) if args.force && args.regex => {
+                log.line(Level::Warning, &croze_container::error::chain(&error));
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    })
+}
+
+/// Does something to one container, or to all that a regular expression matches. One that fails does not keep it from the others; the
+/// first error is the result.
+fn each(
+    settings: &Settings,
+    id: &str,
+    regex: bool,
+    act: &dyn Fn(String) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    if !regex {
+        return act(id.to_owned());
     }
-    Ok(())
+    let pattern = Pattern::parse(id).ok_or_else(|| CommandError::Pattern { text: id.to_owned() })?;
+    let ids = Store::new(&settings.root)
+        .and_then(|store| store.list())
+        .map_err(croze_container::Error::from)?;
+    let matching = ids.iter().filter(|id| pattern.is_in(id.as_str()));
+    let results: Vec<_> = matching.map(|id| act(id.to_string())).collect();
+    results.into_iter().collect()
 }
 
 fn exec(settings: Settings, args: &ExecArgs, log: &Log) -> Result<u8, CommandError> {

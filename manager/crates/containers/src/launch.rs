@@ -36,6 +36,11 @@ pub(crate) async fn launch(settings: &Settings, launch: &Launch) -> Result<(), C
         .map_err(ContainersError::file("open", &notes))?;
     let mut child = Command::new(&settings.shim)
         .arg(&launch.container_id)
+        // What the daemon's own service manager has said to the daemon: a runtime would take it for the container's.
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("LISTEN_FDS")
+        .env_remove("LISTEN_PID")
+        .env_remove("LISTEN_FDNAMES")
         .current_dir(run_dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -17,10 +17,11 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::process::Signal;
 
-use crate::error::{ConsoleMisuse, Error, Result, While};
+use crate::error::{ConsoleMisuse, Error, Result, While, chain};
 use crate::mounts::devices;
 use crate::mounts::root::Root;
-use crate::ops::Attachment;
+use crate::notify::Relay;
+use crate::ops::{Attachment, Warn};
 use crate::plan::TerminalPlan;
 
 /// What a caller of a console socket reads beside the descriptor: the name that the master had when it was opened.
@@ -102,8 +103,7 @@ pub fn receive_master(receiver: &OwnedFd) -> Result<OwnedFd> {
     })
 }
 
-/// Waits for a process in the foreground: signals go to it, its terminal is relayed.
-#[derive(Debug)]
+/// Waits for a process in the foreground: signals go to it, its terminal is relayed, its readiness passed on.
 pub struct Foreground<'a> {
     /// The process.
     pub pidfd: &'a OwnedFd,
@@ -113,6 +113,18 @@ pub struct Foreground<'a> {
     pub signals: &'a SignalFd,
     /// The master of the process's terminal, if it has one.
     pub master: Option<OwnedFd>,
+    /// Who is told that it is ready, until that has happened.
+    pub readiness: Option<Relay>,
+    /// Takes what is worth telling and no reason to give the process up.
+    pub warn: Warn<'a>,
+}
+
+impl std::fmt::Debug for Foreground<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Foreground")
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What has happened.
@@ -120,6 +132,7 @@ pub struct Foreground<'a> {
 struct Events {
     ended: bool,
     signalled: bool,
+    notified: bool,
     line: LineEvents,
 }
 
@@ -134,13 +147,17 @@ impl Foreground<'_> {
     ///
     /// # Errors
     /// None that is to be expected.
-    pub fn wait(self) -> Result<()> {
+    pub fn wait(mut self) -> Result<()> {
         let _raw = self.enter_raw_mode()?;
-        let mut line = self.master.as_ref().map(Line::new).transpose()?;
+        let master = self.master.take();
+        let mut line = master.as_ref().map(Line::new).transpose()?;
         loop {
             let events = self.poll(line.as_ref())?;
             if events.signalled {
-                self.forward_signals()?;
+                self.forward_signals(master.as_ref())?;
+            }
+            if events.notified {
+                self.pass_readiness_on();
             }
             if let Some(line) = &mut line {
                 line.relay(events.line)?;
@@ -179,6 +196,10 @@ impl Foreground<'_> {
         if typing {
             fds.push(PollFd::new(&stdin, PollFlags::IN));
         }
+        let last = fds.len();
+        if let Some(relay) = &self.readiness {
+            fds.push(PollFd::new(relay, PollFlags::IN));
+        }
         let timeout = line.filter(|line| line.hung_up).map(|_| HUNG_UP);
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -188,6 +209,7 @@ impl Foreground<'_> {
         Ok(Events {
             ended: ready(0),
             signalled: ready(1),
+            notified: ready(last),
             line: LineEvents {
                 typed: typing && ready(3),
                 terminal: terminal.is_none() || ready(2),
@@ -195,7 +217,20 @@ impl Foreground<'_> {
         })
     }
 
-    fn forward_signals(&self) -> Result<()> {
+    /// A service manager that cannot be told is no reason to give the process up.
+    fn pass_readiness_on(&mut self) {
+        let told = self.readiness.as_ref().map(|relay| relay.pass_on(self.pid));
+        match told {
+            Some(Ok(false)) | None => {}
+            Some(Ok(true)) => self.readiness = None,
+            Some(Err(error)) => {
+                (self.warn)(&chain(&error));
+                self.readiness = None;
+            }
+        }
+    }
+
+    fn forward_signals(&self, master: Option<&OwnedFd>) -> Result<()> {
         while let Some(signal) = self.signals.next().while_doing(|| "read a signal".to_owned())? {
             match Signal::from_named_raw(signal) {
                 // The process itself is reaped when it has ended, orphans of its pid namespace are at once.
@@ -204,8 +239,8 @@ impl Foreground<'_> {
                 }
                 // The runtime's of other languages.
                 Some(Signal::URG) => {}
-                Some(Signal::WINCH) if self.master.is_some() => {
-                    if let Some(master) = &self.master {
+                Some(Signal::WINCH) if master.is_some() => {
+                    if let Some(master) = master {
                         // Our own terminal may have gone: the other one keeps its size.
                         tty::copy_size(rustix::stdio::stdin(), master).ok();
                     }

@@ -13,6 +13,7 @@
 //! | [`process`] | the parent's and init's halves of making a process, and the protocol between them |
 //! | [`mounts`] | the root file system: mounts, devices, masks, all on file descriptors below the rootfs |
 //! | [`namespaces`], [`security`], [`limits`], [`scheduling`], [`hooks`], [`console`] | the mechanisms that init's steps use |
+//! | [`notify`] | readiness, passed on to a service manager |
 //! | [`state`] | the record on disk, its transitions, its lock |
 //! | [`ops`] | one file per verb: what the command line calls |
 //!
@@ -26,6 +27,7 @@ pub mod hooks;
 pub mod limits;
 pub mod mounts;
 pub mod namespaces;
+pub mod notify;
 pub mod ops;
 pub mod plan;
 pub mod process;

@@ -54,6 +54,28 @@ pub struct IdMaps {
     pub gids: String,
 }
 
+impl IdMaps {
+    /// The user id outside for one inside, if it has one.
+    pub fn host_uid(&self, inside: u32) -> Option<u32> {
+        outside_of(&self.uids, inside)
+    }
+
+    /// The group id outside for one inside, if it has one.
+    pub fn host_gid(&self, inside: u32) -> Option<u32> {
+        outside_of(&self.gids, inside)
+    }
+}
+
+fn outside_of(map: &str, inside: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split(' ').map(str::parse::<u32>);
+        let mut next = || numbers.next()?.ok();
+        let (first, host, size) = (next()?, next()?, next()?);
+        let offset = inside.checked_sub(first).filter(|offset| *offset < size)?;
+        host.checked_add(offset)
+    })
+}
+
 /// A joined namespace, opened.
 #[derive(Debug)]
 pub struct Opened {
@@ -324,6 +346,23 @@ mod tests {
         };
         let joined = [opened(Namespaces::NETWORK, "net"), opened(Namespaces::UTS, "ipc")];
         assert_eq!(shared(&joined).expect("looked at"), Namespaces::NETWORK);
+    }
+
+    #[test]
+    fn an_id_is_found_in_the_range_that_holds_it() {
+        let maps = IdMaps {
+            uids: "0 1000 1\n1 100000 65536\n".to_owned(),
+            gids: "0 0 4294967295\n".to_owned(),
+        };
+        for (inside, outside) in [
+            (0, Some(1000)),
+            (1, Some(100_000)),
+            (65_536, Some(165_535)),
+            (65_537, None),
+        ] {
+            assert_eq!(maps.host_uid(inside), outside, "{inside}");
+        }
+        assert_eq!(maps.host_gid(11), Some(11));
     }
 
     #[test]

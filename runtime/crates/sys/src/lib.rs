@@ -8,6 +8,7 @@
 //! | [`clone`] | `clone3`, namespaces: new, joined, left |
 //! | [`mount`] | `open_tree`, `move_mount`, `mount_setattr`, `fsopen` and the classic `mount(2)` |
 //! | [`path`] | paths resolved below a directory descriptor (`openat2`, or a walk where it is missing) |
+//! | [`pattern`] | regular expressions |
 //! | [`fd`] | close-on-exec, sealed copies, descriptor links |
 //! | [`memfd`] | sealed memory files, the running program among them |
 //! | [`pidfd`] | processes by descriptor: open, signal, wait |
@@ -38,6 +39,7 @@ pub mod link;
 pub mod memfd;
 pub mod mount;
 pub mod path;
+pub mod pattern;
 pub mod pidfd;
 pub mod process;
 pub mod sched;

@@ -1,10 +1,13 @@
 //! Unix sockets between processes that know each other, and descriptors sent over them.
 
+use std::ffi::OsStr;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, Mode};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
@@ -27,14 +30,14 @@ pub fn message_pair() -> Result<(OwnedFd, OwnedFd)> {
     .named("socketpair")
 }
 
+/// What a socket's address holds of a path, in bytes.
+const LONGEST_PATH: usize = 107;
+
 /// Connects to the stream socket at `path`, however long the path is.
-///
-/// A socket's address holds 107 bytes: a longer path goes through a descriptor of its directory.
 ///
 /// # Errors
 /// Nobody listens there (`ECONNREFUSED`), or there is no such socket.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
-    const LIMIT: usize = 107;
     let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
@@ -42,10 +45,16 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
         None,
     )
     .named("socket")?;
+    connect_to(&socket, path)?;
+    Ok(socket)
+}
+
+/// A path that is too long for an address goes through a descriptor.
+fn connect_to(socket: &OwnedFd, path: &Path) -> Result<()> {
     let held;
     let near;
     let mut target = path;
-    if path.as_os_str().len() > LIMIT {
+    if path.as_os_str().len() > LONGEST_PATH {
         held = crate::fd::open_path(path)?;
         near = crate::fd::proc_path(held.as_fd())
             .into_string()
@@ -53,8 +62,62 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
         target = Path::new(&near);
     }
     let address = SocketAddrUnix::new(target).named("connect")?;
-    retry(|| rustix::net::connect(&socket, &address)).named("connect")?;
+    retry(|| rustix::net::connect(socket, &address)).named("connect")
+}
+
+/// Makes a datagram socket at `path`, however long the path is, that everybody may send to who can reach it; what was there is replaced.
+///
+/// # Errors
+/// The directory is not there, or cannot be written.
+pub fn bind_datagram(path: &Path) -> Result<OwnedFd> {
+    let name = path.file_name().ok_or(Error::new("bind", Errno::INVAL))?;
+    let directory = crate::fd::open_path(path.parent().unwrap_or(Path::new("/")))?;
+    match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => {}
+        result => result.named("unlinkat")?,
+    }
+    let socket = datagram()?;
+    let near = crate::fd::proc_path(directory.as_fd());
+    let near = Path::new(OsStr::from_bytes(near.as_bytes())).join(name);
+    let address = SocketAddrUnix::new(&near).named("bind")?;
+    rustix::net::bind(&socket, &address).named("bind")?;
+    let everybody = Mode::from_raw_mode(0o777);
+    rustix::fs::chmodat(&directory, name, everybody, AtFlags::empty()).named("fchmodat")?;
     Ok(socket)
+}
+
+fn datagram() -> Result<OwnedFd> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .named("socket")
+}
+
+/// Receives one datagram without waiting for it; `None` if there is none. What does not fit is cut off.
+///
+/// # Errors
+/// None that is to be expected of a bound socket.
+pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> Result<Option<usize>> {
+    let flags = RecvFlags::DONTWAIT;
+    match retry(|| rustix::net::recv(socket.as_fd(), &mut *buffer, flags)) {
+        Ok((length, _)) => Ok(Some(length)),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(errno) => Err(Error::new("recvfrom", errno)),
+    }
+}
+
+/// Sends one datagram to a unix socket: at a path, or with the abstract name behind an `@`.
+///
+/// # Errors
+/// There is no such socket, or nobody reads it.
+pub fn send_datagram(to: &Path, message: &[u8]) -> Result<()> {
+    let socket = datagram()?;
+    match to.as_os_str().as_bytes().strip_prefix(b"@") {
+        Some(name) => {
+            let address = SocketAddrUnix::new_abstract_name(name).named("connect")?;
+            retry(|| rustix::net::connect(&socket, &address)).named("connect")?;
+        }
+        None => connect_to(&socket, to)?,
+    }
+    send(&socket, message)
 }
 
 /// Sends one message.
@@ -183,6 +246,29 @@ mod tests {
             .read_to_string(&mut text)
             .expect("read");
         assert!(!text.is_empty());
+    }
+
+    #[test]
+    fn datagrams_reach_long_paths_and_abstract_names() {
+        let directory = std::env::temp_dir().join(format!("croze-sys-datagram-{}", std::process::id()));
+        let path = directory.join("d".repeat(120)).join("s");
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        let mut buffer = [0; 8];
+        for _again in 0..2 {
+            let socket = bind_datagram(&path).expect("bound");
+            assert_eq!(receive_datagram(&socket, &mut buffer), Ok(None));
+            send_datagram(&path, b"here").expect("sent");
+            assert_eq!(receive_datagram(&socket, &mut buffer), Ok(Some(4)));
+        }
+        send_datagram(&path, b"nobody").expect_err("its socket is closed");
+        std::fs::remove_dir_all(&directory).expect("removed");
+
+        let name = format!("croze-sys-datagram-{}", std::process::id());
+        let socket = datagram().expect("a socket");
+        let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).expect("a name");
+        rustix::net::bind(&socket, &address).expect("bound");
+        send_datagram(Path::new(&format!("@{name}")), b"there").expect("sent");
+        assert_eq!(receive_datagram(&socket, &mut buffer), Ok(Some(5)));
     }
 
     #[test]

@@ -3,17 +3,18 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use croze_sys::mount::Depth;
+use croze_sys::mount::{self, AttributeChange, Attributes, Depth};
 use croze_sys::path::{Missing, Scope, open_below};
 use croze_sys::{Errno, fd};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
 use crate::error::{Error, Result, While};
-use crate::mounts::attach;
 use crate::mounts::options::MountOptions;
 use crate::mounts::root::Root;
 use crate::mounts::target::{Links, Target};
+use crate::mounts::{Sources, attach};
+use crate::namespaces::IdMaps;
 use crate::spec::SpecError;
 
 /// What every container has: name, major, minor.
@@ -128,6 +129,93 @@ pub fn plan(devices: &[LinuxDevice]) -> Vec<DeviceNode> {
     nodes
 }
 
+impl DeviceNode {
+    /// Whether every host has it, just as it is.
+    fn is_default(&self) -> bool {
+        let same = |(path, major, minor): &(&str, u32, u32)| {
+            self.path == Path::new(path)
+                && self.kind
+                    == NodeKind::Character {
+                        major: *major,
+                        minor: *minor,
+                    }
+        };
+        DEFAULTS.iter().any(same) && (self.mode, self.uid, self.gid) == (0o666, 0, 0)
+    }
+}
+
+/// Makes the devices of the spec that the root of a new user namespace may not make for itself, by their place in `nodes`.
+///
+/// Whoever is root in a user namespace only can make no device at all. The runtime may: it makes them in `directory`, with the owners
+/// that the container is to see, and hands each over as a mount of its own, which the container's process attaches. Afterwards the names
+/// go ([`tidy`]): a file without one cannot be attached.
+///
+/// A runtime that may not make devices either (another user's), and a kernel without such mounts, make none: there the host's own device
+/// of that path is bound.
+///
+/// # Errors
+/// An owner has no mapping, or the disk fails.
+pub fn make_outside(directory: &Path, nodes: &[DeviceNode], maps: &IdMaps) -> Result<Sources> {
+    let mut made = Sources::new();
+    for (index, node) in made_here(nodes) {
+        let owner = (maps.host_uid(node.uid), maps.host_gid(node.gid));
+        let (Some(uid), Some(gid)) = owner else {
+            return Err(no_device(node, "its owner has no id outside of the user namespace").into());
+        };
+        match make_one_outside(&name_outside(directory, index), node, uid, gid) {
+            Ok(tree) => drop(made.insert(index, tree)),
+            Err(error) if error.is_missing() || error.errno == Errno::PERM => return Ok(made),
+            Err(error) => {
+                return Err(error).while_doing(|| format!("make the device {}", node.path.display()));
+            }
+        }
+    }
+    Ok(made)
+}
+
+fn made_here(nodes: &[DeviceNode]) -> impl Iterator<Item = (usize, &DeviceNode)> {
+    let apart = |(_, node): &(usize, &DeviceNode)| !node.is_default() && node.kind != NodeKind::Fifo;
+    nodes.iter().enumerate().filter(apart)
+}
+
+fn name_outside(directory: &Path, index: usize) -> PathBuf {
+    directory.join(format!("device-{index}"))
+}
+
+/// Removes the names of the devices that were made outside; those that are attached stay what they are.
+///
+/// # Errors
+/// The disk fails.
+pub fn tidy(directory: &Path, nodes: &[DeviceNode]) -> Result<()> {
+    for (index, _) in made_here(nodes) {
+        let path = name_outside(directory, index);
+        match rustix::fs::unlink(&path) {
+            Err(Errno::NOENT) => {}
+            result => result.while_doing(|| format!("remove {}", path.display()))?,
+        }
+    }
+    Ok(())
+}
+
+fn make_one_outside(path: &Path, node: &DeviceNode, uid: u32, gid: u32) -> croze_sys::Result<OwnedFd> {
+    let failed = |call| move |errno| croze_sys::Error::new(call, errno);
+    let mode = Mode::from_raw_mode(node.mode);
+    let kind = node.kind.file_type();
+    rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, node.kind.device()).map_err(failed("mknodat"))?;
+    let owner = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::fs::chown(path, Some(owner.0), Some(owner.1)).map_err(failed("chown"))?;
+    // Whatever the umask has taken away.
+    rustix::fs::chmod(path, mode).map_err(failed("chmod"))?;
+    let tree = mount::clone_at(fd::open_path(path)?, Depth::One)?;
+    let usable = AttributeChange {
+        // The runtime's directory is often on a file system whose devices cannot be opened.
+        clear: Attributes::NO_DEV.with(Attributes::READ_ONLY),
+        ..AttributeChange::default()
+    };
+    mount::set_attributes(&tree, &usable, Depth::One)?;
+    Ok(tree)
+}
+
 /// A directory that was opened for a device and is kept for its neighbours.
 struct Parent {
     path: PathBuf,
@@ -150,13 +238,19 @@ pub fn is_hosts_dev(root: &Root) -> Result<bool> {
     Ok((inside.st_dev, inside.st_ino) == (host.st_dev, host.st_ino))
 }
 
-/// Makes the device files. The umask must be zero.
+/// Makes the device files; those that were made outside are attached. The umask must be zero.
 ///
 /// # Errors
 /// Which device could not be made, and why.
-pub fn create(root: &Root, nodes: &[DeviceNode]) -> Result<()> {
+pub fn create(root: &Root, nodes: &[DeviceNode], outside: &Sources) -> Result<()> {
     let mut parent: Option<Parent> = None;
-    for node in nodes {
+    for (index, node) in nodes.iter().enumerate() {
+        if let Some(tree) = outside.get(&index) {
+            let target = Target::open(root, &node.path, Missing::File, Links::Followed)?;
+            let describe = || format!("attach the device {}", node.path.display());
+            mount::attach(tree, &target).while_doing(describe)?;
+            continue;
+        }
         let (directory, name) = match (node.path.parent(), node.path.file_name()) {
             (Some(directory), Some(name)) => (directory, Path::new(name)),
             _ => return Err(no_device(node, "a device needs a name").into()),

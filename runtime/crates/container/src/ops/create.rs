@@ -23,7 +23,9 @@ use crate::error::{Error, Result, While, chain};
 use crate::hooks::{self, HookState};
 use crate::mounts;
 use crate::mounts::cgroup::CgroupView;
+use crate::mounts::devices;
 use crate::namespaces::{self, Opened};
+use crate::notify::{self, Manager};
 use crate::plan::{Choices, Facts, Plan};
 use crate::process::init::{Gate, Inherited};
 use crate::process::parent::{self, Child, Held};
@@ -71,6 +73,8 @@ pub(super) struct Built {
     pub(super) cgroup: Cgroup,
     /// The master of its terminal, if it is relayed by this process.
     pub(super) master: Option<OwnedFd>,
+    /// Who waits for it to be ready.
+    pub(super) manager: Option<Manager>,
 }
 
 impl Built {
@@ -171,11 +175,18 @@ pub(super) fn build(
     if sockets > 0 {
         let env = [format!("LISTEN_FDS={sockets}"), "LISTEN_PID=1".to_owned()];
         plan.process.env.extend(env);
+        if let Ok(names) = std::env::var("LISTEN_FDNAMES") {
+            plan.process.env.push(format!("LISTEN_FDNAMES={names}"));
+        }
     }
-    if std::env::var_os("NOTIFY_SOCKET").is_some() {
-        warn(
-            "NOTIFY_SOCKET is not passed on: the container cannot tell the service manager that it is ready",
-        );
+    let manager = Manager::of(std::env::var_os(notify::VARIABLE).as_deref()).unwrap_or_else(|problem| {
+        warn(&problem);
+        None
+    });
+    if let Some(manager) = &manager {
+        let container = request.settings.root.join(id.as_str());
+        plan.root.mounts.push(manager.mount(&container));
+        plan.process.env.push(manager.variable());
     }
     parent::warn_of_missing(plan.process.preserve_fds, warn);
     let terminal = plan.process.terminal.is_some();
@@ -191,6 +202,7 @@ pub(super) fn build(
         console,
         joined,
         starter,
+        notifies: manager.is_some(),
     };
     let (child, cgroup, locked, record, master) = parts.assemble(locked, record)?;
     Ok(Built {
@@ -200,6 +212,7 @@ pub(super) fn build(
         child,
         cgroup,
         master,
+        manager,
     })
 }
 
@@ -262,6 +275,8 @@ struct Parts<'a> {
     console: Destination,
     joined: Vec<Opened>,
     starter: Starter,
+    /// Whether somebody waits for the container to be ready.
+    notifies: bool,
 }
 
 type Assembled = (Child, Cgroup, Locked, Record, Option<OwnedFd>);
@@ -271,6 +286,7 @@ impl Parts<'_> {
         let cgroup = match locked
             .save_config(self.raw)
             .map_err(Error::from)
+            .and_then(|()| self.make_notify_directory(&locked))
             .and_then(|()| self.make_cgroup())
         {
             Ok(cgroup) => cgroup,
@@ -298,6 +314,10 @@ impl Parts<'_> {
         match self.launch(locked, &cgroup, hook_state.clone()) {
             Ok((child, locked, receiver)) => {
                 let ready = set_up(plan, &child, &hook_state)
+                    .and_then(|()| match plan.namespaces.id_maps {
+                        Some(_) => devices::tidy(&directory, &plan.root.devices),
+                        None => Ok(()),
+                    })
                     .and_then(|()| receiver.as_ref().map(console::receive_master).transpose());
                 match ready {
                     Ok(master) => Ok((child, cgroup, locked, record, master)),
@@ -311,6 +331,14 @@ impl Parts<'_> {
                 }
             }
             Err(error) => Err(remove_without_lock(&directory, cgroup, error)),
+        }
+    }
+
+    fn make_notify_directory(&self, locked: &Locked) -> Result<()> {
+        if self.notifies {
+            notify::make_directory(locked.path())
+        } else {
+            Ok(())
         }
     }
 
@@ -332,6 +360,10 @@ impl Parts<'_> {
             protocol::pair().while_doing(|| "talk to the container's process".to_owned())?;
         let (console, master_receiver) = self.console.split();
         let sources = mounts::open_sources(&self.plan.root.mounts, &self.plan.namespaces, &self.joined)?;
+        let devices = match &self.plan.namespaces.id_maps {
+            Some(maps) => devices::make_outside(locked.path(), &self.plan.root.devices, maps)?,
+            None => mounts::Sources::new(),
+        };
         let inherited = Inherited {
             socket: child_end,
             gate,
@@ -340,6 +372,7 @@ impl Parts<'_> {
             doors: cgroup.doors()?,
             cgroups: CgroupView::new(self.plan.cgroup.directories()),
             sources,
+            devices,
             hook_state,
         };
         let unified = cgroup.open_unified()?;

@@ -11,7 +11,7 @@ use croze_sys::signal::SignalFd;
 use oci_spec::runtime::{Process, Spec};
 
 use super::create::tell_caller;
-use super::run::wait;
+use super::run::Waiting;
 use super::state::status;
 use super::{Attachment, ExecOverrides, ExecProcess, ExecRequest, Warn, WhenPaused};
 use crate::console::{self, Destination};
@@ -79,7 +79,16 @@ pub fn exec(request: &ExecRequest, warn: Warn<'_>) -> Result<i32> {
             Ok(master)
         });
     match (started, signals) {
-        (Ok(master), Some(signals)) => Ok(wait(&child, &signals, master)?.as_code()),
+        (Ok(master), Some(signals)) => {
+            let waiting = Waiting {
+                child: &child,
+                signals: &signals,
+                master,
+                readiness: None,
+                warn,
+            };
+            Ok(waiting.wait()?.as_code())
+        }
         (Ok(_), None) => Ok(0),
         (Err(error), _) => Err(end(&child, error)),
     }

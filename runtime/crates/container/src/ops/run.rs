@@ -1,6 +1,6 @@
 //! `run`: created and started in one call, and waited for unless it is detached.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use croze_sys::pidfd::{self, Exit};
 use croze_sys::signal::SignalFd;
@@ -11,6 +11,7 @@ use super::start::run_poststart;
 use super::{Attachment, Reaping, Retention, RunRequest, Warn};
 use crate::console::Foreground;
 use crate::error::{Error, Result, While};
+use crate::notify::Relay;
 use crate::process::parent::Child;
 use crate::state::{Event, Id, Locked, Store};
 
@@ -28,18 +29,31 @@ pub fn run(request: &RunRequest, warn: Warn<'_>) -> Result<i32> {
             .while_doing(|| "become the reaper of orphans".to_owned())?;
     }
     let mut built = create::build(&request.create, request.attachment, Starter::Own, warn)?;
-    if let Err(error) = start(&mut built, request) {
-        return Err(built.undo(error));
-    }
+    let manager = built.manager.take();
+    let started = Relay::open(built.locked.path(), manager)
+        .and_then(|readiness| start(&mut built, request).map(|()| readiness));
+    let readiness = match started {
+        Ok(readiness) => readiness,
+        Err(error) => return Err(built.undo(error)),
+    };
     let master = built.master.take();
     let Built { child, locked, .. } = built;
-    let Some(signals) = signals else {
-        drop(locked);
-        return Ok(0);
-    };
     // While it runs other calls may want the lock.
     drop(locked);
-    let exit = wait(&child, &signals, master)?;
+    let Some(signals) = signals else {
+        if let Some(relay) = readiness {
+            relay.until_ready(child.pidfd.as_fd(), child.pid)?;
+        }
+        return Ok(0);
+    };
+    let exit = Waiting {
+        child: &child,
+        signals: &signals,
+        master,
+        readiness,
+        warn,
+    }
+    .wait()?;
     if request.retention == Retention::Delete {
         delete(request)?;
     }
@@ -64,16 +78,33 @@ fn start(built: &mut Built, request: &RunRequest) -> Result<()> {
     run_poststart(&built.spec, &built.record)
 }
 
-/// Waits for a process in the foreground, and reaps it.
-pub(super) fn wait(child: &Child, signals: &SignalFd, master: Option<OwnedFd>) -> Result<Exit> {
-    Foreground {
-        pidfd: &child.pidfd,
-        pid: child.pid,
-        signals,
-        master,
+/// A process that is waited for in the foreground.
+pub(super) struct Waiting<'a> {
+    pub(super) child: &'a Child,
+    /// What goes on to it.
+    pub(super) signals: &'a SignalFd,
+    /// The master of its terminal, if it is relayed.
+    pub(super) master: Option<OwnedFd>,
+    /// Who is told that it is ready.
+    pub(super) readiness: Option<Relay>,
+    pub(super) warn: Warn<'a>,
+}
+
+impl Waiting<'_> {
+    /// Waits, and reaps it.
+    pub(super) fn wait(self) -> Result<Exit> {
+        let child = self.child;
+        Foreground {
+            pidfd: &child.pidfd,
+            pid: child.pid,
+            signals: self.signals,
+            master: self.master,
+            readiness: self.readiness,
+            warn: self.warn,
+        }
+        .wait()?;
+        pidfd::reap(&child.pidfd).while_doing(|| format!("reap process {}", child.pid))
     }
-    .wait()?;
-    pidfd::reap(&child.pidfd).while_doing(|| format!("reap process {}", child.pid))
 }
 
 fn delete(request: &RunRequest) -> Result<()> {

@@ -9,7 +9,7 @@
 //!
 //! Init has both fifos open already, so nothing of the container is looked at. A fifo that nobody has open says that init is gone.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::create::RESULT_FIFO;
 use super::state::status;
 use crate::error::{Error, Result, While};
 use crate::hooks::{self, HookState, Kind};
+use crate::notify::{self, Manager, Relay};
 use crate::spec;
 use crate::state::{EXEC_FIFO, Event, Id, Locked, Record, Status, Store};
 
@@ -51,6 +52,9 @@ pub fn start(settings: &Settings, id: &str) -> Result<()> {
         Status::Paused => return Err(refuse("it is paused")),
         Status::Stopped => return Err(refuse("it has stopped")),
     }
+    // Where nobody was waiting when it was made there is no way out for such a message: a strange value of the variable is nobody's then.
+    let manager = Manager::of(std::env::var_os(notify::VARIABLE).as_deref()).unwrap_or_default();
+    let readiness = Relay::open(locked.path(), manager)?;
     if let Err(error) = open_gate(locked.path(), &refuse) {
         // Init ends after it has explained itself: whoever asks next shall see it stopped.
         if let Some(init) = record
@@ -67,7 +71,17 @@ pub fn start(settings: &Settings, id: &str) -> Result<()> {
     }
     record.state = record.state.clone().next(Event::Started)?;
     locked.save(&record)?;
-    poststart(&locked, &record)
+    poststart(&locked, &record)?;
+    // Others may want to work on it while it gets ready.
+    drop(locked);
+    match (readiness, record.state.init()) {
+        (Some(relay), Some(init)) => match init.pidfd()? {
+            Some(process) => relay.until_ready(process.as_fd(), init.pid),
+            // It has ended, and has been reaped by now.
+            None => relay.pass_on(init.pid).map(drop),
+        },
+        _ => Ok(()),
+    }
 }
 
 /// Lets init go on, and hears what became of it.

@@ -59,6 +59,8 @@ pub struct Inherited {
     pub cgroups: CgroupView,
     /// Sources of bind mounts that it might not reach by itself.
     pub sources: mounts::Sources,
+    /// Devices that it may not make by itself.
+    pub devices: mounts::Sources,
     /// The state that hooks are told.
     pub hook_state: HookState,
 }
@@ -266,7 +268,7 @@ fn make_devices(init: &mut Init<'_>) -> Result<()> {
     if devices::is_hosts_dev(root)? {
         return Ok(());
     }
-    devices::create(root, &init.plan.root.devices)?;
+    devices::create(root, &init.plan.root.devices, &init.inherited.devices)?;
     if init.plan.root.device_links {
         devices::link(root)
     } else {
