@@ -1,4 +1,6 @@
 //! The bundles that are run: busybox's `true`, with a spec like the one an engine generates.
+//!
+//! All share one root file system. Each has a cgroup of its own, so that they can live side by side.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -33,11 +35,14 @@ impl Bundles {
             symlink("busybox", rootfs.join("bin").join(applet))?;
         }
         let bundles = Self { directory };
-        bundles.write("plain", &spec(&bundles, &["/bin/true"]))?;
-        bundles.write("sleeping", &spec(&bundles, &["/bin/sleep", "100000"]))?;
-        let mut filtered = spec(&bundles, &["/bin/true"]);
+        bundles.write("plain", bundles.spec(&["/bin/true"]))?;
+        bundles.write("sleeping", bundles.spec(&["/bin/sleep", "100000"]))?;
+        let mut filtered = bundles.spec(&["/bin/true"]);
         filtered["linux"]["seccomp"] = serde_json::from_str(SECCOMP)?;
-        bundles.write("seccomp", &filtered)?;
+        bundles.write("seccomp", filtered)?;
+        for number in 0..CROWD {
+            bundles.write(&crowd_name(number), bundles.spec(&["/bin/true"]))?;
+        }
         Ok(bundles)
     }
 
@@ -46,13 +51,59 @@ impl Bundles {
         self.directory.path().join(name)
     }
 
-    fn write(&self, name: &str, spec: &Value) -> Result<()> {
+    /// Whether the containers have limits: a host may show a cgroup version 2 without the controllers for them.
+    pub(crate) fn are_limited() -> bool {
+        let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers");
+        controllers.map_or(true, |text| {
+            ["memory", "pids"]
+                .iter()
+                .all(|name| text.split_whitespace().any(|there| there == *name))
+        })
+    }
+
+    fn spec(&self, args: &[&str]) -> Value {
+        let mut spec = document(&self.path("rootfs"), args);
+        if Self::are_limited() {
+            spec["linux"]["resources"]["memory"] = json!({ "limit": 268_435_456 });
+            spec["linux"]["resources"]["pids"] = json!({ "limit": 100 });
+        }
+        spec
+    }
+
+    fn write(&self, name: &str, mut spec: Value) -> Result<()> {
+        spec["linux"]["cgroupsPath"] = format!("/{}{name}", cgroup_prefix()).into();
         fs::create_dir(self.path(name))?;
         Ok(fs::write(self.path(name).join("config.json"), spec.to_string())?)
     }
 }
 
-fn spec(bundles: &Bundles, args: &[&str]) -> Value {
+impl Drop for Bundles {
+    /// What a runtime has left of its cgroups, where nothing is inside.
+    fn drop(&mut self) {
+        let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+        let top = Path::new("/sys/fs/cgroup");
+        let trees = std::iter::once(top.to_owned()).chain(entries(top).map(|entry| entry.path()));
+        for entry in trees.flat_map(|tree| entries(&tree).collect::<Vec<_>>()) {
+            if entry.file_name().to_string_lossy().starts_with(&cgroup_prefix()) {
+                fs::remove_dir(entry.path()).ok();
+            }
+        }
+    }
+}
+
+fn cgroup_prefix() -> String {
+    format!("croze-bench-{}-", std::process::id())
+}
+
+/// How many containers are run at once.
+pub(crate) const CROWD: usize = 50;
+
+/// The bundle of one of many.
+pub(crate) fn crowd_name(number: usize) -> String {
+    format!("crowd-{number}")
+}
+
+fn document(rootfs: &Path, args: &[&str]) -> Value {
     let capabilities = [
         "CAP_CHOWN",
         "CAP_FOWNER",
@@ -73,7 +124,7 @@ fn spec(bundles: &Bundles, args: &[&str]) -> Value {
             "noNewPrivileges": true,
         },
         // Absolute: runc refuses a relative root that is a link, and every bundle has the same one.
-        "root": { "path": bundles.path("rootfs"), "readonly": true },
+        "root": { "path": rootfs, "readonly": true },
         "hostname": "bench",
         "mounts": [
             { "destination": "/proc", "type": "proc", "source": "proc", "options": quiet },
@@ -87,12 +138,7 @@ fn spec(bundles: &Bundles, args: &[&str]) -> Value {
               "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] },
         ],
         "linux": {
-            "cgroupsPath": format!("/croze-bench-{}", std::process::id()),
-            "resources": {
-                "devices": [{ "allow": false, "access": "rwm" }],
-                "memory": { "limit": 268_435_456 },
-                "pids": { "limit": 100 },
-            },
+            "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
             "namespaces": [
                 { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
             ],
