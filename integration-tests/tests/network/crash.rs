@@ -86,8 +86,10 @@ fn flushed_rules_are_repaired_at_once() -> Result<()> {
 fn a_proxy_that_was_killed_is_replaced_at_the_daemons_start() -> Result<()> {
     Scene::play(|scene| {
         let stage = Stage::set(scene)?;
-        stage.serve("web", &["-p", "8080:80"], &["80"])?;
-        let proxy = scene.call(&["pgrep", "-f", "croze-shim port-proxy web"])?.stdout;
+        stage.serve("proxied", &["-p", "8080:80"], &["80"])?;
+        let proxy = scene
+            .call(&["pgrep", "-f", "croze-shim port-proxy proxied"])?
+            .stdout;
         let proxy: i32 = proxy.trim().parse()?;
         stage.daemon.kill()?;
         nix::sys::signal::kill(

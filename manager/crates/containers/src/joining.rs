@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::error::ContainersError;
 use crate::observe;
@@ -25,17 +26,35 @@ impl Containers {
         let PidMode::Container(id) = &container.request.options.namespaces.pid else {
             return Ok(None);
         };
+        let joined = self.namespace_of(
+            id,
+            "pid",
+            "it must run, for another container joins its processes",
+        )?;
+        Ok(Some(joined))
+    }
+
+    /// The network namespace of a container that runs, for another one to join.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainersError::NotFound`], [`ContainersError::WrongState`] if it does not run.
+    pub fn network_namespace(&self, id: &str) -> Result<JoinedNamespace> {
+        self.namespace_of(id, "net", "it must run, for another container joins its network")
+    }
+
+    fn namespace_of(&self, id: &str, kind: &str, needs: &'static str) -> Result<JoinedNamespace> {
         let other = self.get(&self.resolve(id)?)?;
         let held = match &other.state {
-            State::Running { process } => observe::open_pid_namespace(process),
+            State::Running { process } => observe::open_namespace(process, kind),
             _ => None,
         };
         match held {
-            Some(namespace) => Ok(Some(JoinedNamespace(namespace))),
+            Some(namespace) => Ok(JoinedNamespace(Arc::new(namespace))),
             None => Err(ContainersError::WrongState {
                 name: other.name.to_string(),
                 state: other.state.name(),
-                needs: "it must run, for another container joins its processes",
+                needs,
             }),
         }
     }
@@ -45,12 +64,13 @@ impl Containers {
 ///
 /// The runtime gets this descriptor's path and not the process's: when that process ends its number may become another one's, a process of the
 /// host's perhaps, before the runtime looks.
-#[derive(Debug)]
-pub(crate) struct JoinedNamespace(File);
+#[derive(Debug, Clone)]
+pub struct JoinedNamespace(Arc<File>);
 
 impl JoinedNamespace {
-    /// Where other processes find it.
-    pub(crate) fn path(&self) -> PathBuf {
+    /// Where other processes find it, for as long as this is held.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()))
     }
 }

@@ -46,6 +46,7 @@ mod streams;
 mod types;
 
 pub use error::{ContainersError, classify_runtime_message};
+pub use joining::JoinedNamespace;
 pub use networking::{Attachment, Network, NetworkOptions};
 pub use options::{
     CgroupView, DeviceMapping, Dns, ExtraHost, IpcMode, NamespaceModes, Options, PidMode, TmpfsMount, Ulimit,

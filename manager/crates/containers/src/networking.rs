@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use crate::joining::JoinedNamespace;
 use croze_model::{ExposedPorts, Publish};
 use serde::{Deserialize, Serialize};
 
@@ -76,10 +77,12 @@ impl NetworkOptions {
 }
 
 /// Where a container is connected when it is started.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Attachment {
     /// The network namespace to join; `None`: a new one, or the host's, as the request says.
     pub namespace: Option<PathBuf>,
+    /// What keeps that path valid, where it is a process's.
+    pub held: Option<JoinedNamespace>,
     /// The container's addresses.
     pub addresses: Vec<IpAddr>,
 }

@@ -74,9 +74,9 @@ pub(crate) fn open_process(process: &ProcessIdentity) -> Option<OwnedFd> {
     (start_ticks == process.start_ticks && state != 'Z' && state != 'X').then_some(pidfd)
 }
 
-/// The pid namespace of a process, if it is the very one and lives.
-pub(crate) fn open_pid_namespace(process: &ProcessIdentity) -> Option<fs::File> {
-    let namespace = fs::File::open(format!("/proc/{}/ns/pid", process.pid)).ok()?;
+/// A namespace of a process (`pid`, `net`), if it is the very one and lives.
+pub(crate) fn open_namespace(process: &ProcessIdentity, kind: &str) -> Option<fs::File> {
+    let namespace = fs::File::open(format!("/proc/{}/ns/{kind}", process.pid)).ok()?;
     // It lives still: so its number was nobody else's when the namespace was opened.
     open_process(process).map(|_| namespace)
 }

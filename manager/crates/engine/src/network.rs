@@ -8,16 +8,18 @@
 //! | it does not run any more | detach; when `stop`, `kill` or `rm` return, its ports are free |
 //! | the daemon starts | what is left of containers that ended is taken back, what lives is repaired |
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use croze_containers::{
-    Attachment, Container, CreateRequest, Network, NetworkOptions, ProcessIdentity, State,
+    Attachment, Container, CreateRequest, Network, NetworkOptions, ProcessIdentity, Remains, State,
 };
-use croze_model::{ContainerId, Error, ErrorKind, Publish, Result};
+use croze_model::{ContainerId, Error, ErrorKind, ExposedPorts, PortRange, Publish, Result};
 use croze_networks::{AttachRequest, BridgeSettings, Endpoint, NetworkFacts, ProcessMark};
 
+use futures_util::StreamExt as _;
+
 use crate::engine::{Engine, blocking};
+use crate::recovery::SIDE_BY_SIDE;
 
 /// How containers are connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,11 +97,13 @@ impl Engine {
         match &container.request.network {
             Network::None | Network::Host => Ok(Attachment::default()),
             Network::Bridge => {
+                self.disconnect_unprepared(&container.id).await;
                 let request = attach_request(container)?;
                 let (networks, id) = (self.networks().clone(), container.id.clone());
                 let endpoint = blocking(move || Ok(networks.attach(&id, &request)?)).await?;
                 Ok(Attachment {
                     namespace: Some(endpoint.namespace.clone()),
+                    held: None,
                     addresses: addresses(&endpoint),
                 })
             }
@@ -111,22 +115,37 @@ impl Engine {
     async fn join(&self, other: &str) -> Result<Attachment> {
         let id = self.containers().resolve(other)?;
         let other = self.containers().get(&id)?;
-        let State::Running { process } = &other.state else {
+        if !other.state.is_running() {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 "network",
                 format!("cannot join network of a non running container: {}", other.name),
             )
             .hint(format!("start it first: `croze start {}`", other.name)));
-        };
-        let endpoint = self.networks().endpoint(&id);
+        }
+        if let Some(endpoint) = self.networks().endpoint(&id) {
+            return Ok(Attachment {
+                namespace: Some(endpoint.namespace.clone()),
+                held: None,
+                addresses: addresses(&endpoint),
+            });
+        }
+        // By a descriptor and not by its number, which may be a process of the host by the time the runtime looks.
+        let held = self.containers().network_namespace(id.as_str())?;
         Ok(Attachment {
-            namespace: Some(match &endpoint {
-                Some(endpoint) => endpoint.namespace.clone(),
-                None => format!("/proc/{}/ns/net", process.pid).into(),
-            }),
-            addresses: endpoint.iter().flat_map(addresses).collect(),
+            namespace: Some(held.path()),
+            held: Some(held),
+            addresses: Vec::new(),
         })
+    }
+
+    /// Takes back what a former run has left, or a start that failed halfway: a new run gets a namespace of its own. What is prepared stays.
+    async fn disconnect_unprepared(&self, id: &ContainerId) {
+        if self.networks().endpoint(id).is_some()
+            && !matches!(self.containers().remains(id).await, Ok(Remains::Prepared))
+        {
+            self.disconnect(id).await;
+        }
     }
 
     /// Has the ports of a prepared container served. With its lock held.
@@ -177,20 +196,29 @@ impl Engine {
     /// Brings the network and the containers together after a start of the daemon. Taken back is only what belongs to a container that surely
     /// does not run: one whose record cannot be read, or whose shim does not answer, may.
     pub(crate) async fn recover_network(&self) {
-        let mut live = BTreeMap::new();
-        for container in self.containers().list() {
-            if self.networks().endpoint(&container.id).is_none() {
-                continue;
-            }
-            if let State::Running { process } = &container.state {
-                live.insert(container.id, Some(mark(process)));
-            } else if self.may_be_in_use(&container).await {
-                live.insert(container.id, None);
-            }
-        }
+        let networks = self.networks().clone();
+        let traces = blocking(move || Ok(networks.traces())).await.unwrap_or_default();
+        let live = futures_util::stream::iter(traces)
+            .map(|id| async move { self.liveness(&id).await.map(|process| (id, process)) })
+            .buffer_unordered(SIDE_BY_SIDE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
         let networks = self.networks().clone();
         if let Err(error) = blocking(move || Ok(networks.recover(live)?)).await {
             tracing::error!("the network cannot be recovered: {}", error.one_line());
+        }
+    }
+
+    /// Whether a container lives, with its first process; within: that it may, and this cannot be told.
+    async fn liveness(&self, id: &ContainerId) -> Option<Option<ProcessMark>> {
+        match self.containers().get(id) {
+            Ok(container) => match &container.state {
+                State::Running { process } => Some(Some(mark(process))),
+                _ => self.may_be_in_use(&container).await.then_some(None),
+            },
+            // There is something of it, and no record that can be read.
+            Err(_) => self.has_traces(id).then_some(None),
         }
     }
 }
@@ -223,17 +251,32 @@ fn to_publish(options: &NetworkOptions, container: &Container) -> Vec<Publish> {
     if options.publish_all {
         let exposed = container.image.exposed_ports.iter().chain(&options.expose);
         for ports in exposed {
-            let mentioned = publish.iter().any(|p| p.container == *ports);
-            if !mentioned {
-                publish.push(Publish {
-                    host: None,
-                    host_ports: None,
-                    container: *ports,
-                });
-            }
+            publish.extend(unmentioned(&publish, *ports));
         }
     }
     publish
+}
+
+/// Exposed ports that no `-p` mentions, each to be published on a port that the kernel chooses.
+fn unmentioned(publish: &[Publish], exposed: ExposedPorts) -> Vec<Publish> {
+    let mentions = |p: &Publish, port: u16| {
+        p.container.protocol == exposed.protocol && p.container.ports.iter().any(|one| one == port)
+    };
+    exposed
+        .ports
+        .iter()
+        .filter(|port| !publish.iter().any(|p| mentions(p, *port)))
+        .filter_map(|port| {
+            Some(Publish {
+                host: None,
+                host_ports: None,
+                container: ExposedPorts {
+                    ports: PortRange::new(port, port)?,
+                    protocol: exposed.protocol,
+                },
+            })
+        })
+        .collect()
 }
 
 /// Refuses options that do not go with the network, in docker's words where it has some; gives warnings about those that mean nothing there.
@@ -270,6 +313,20 @@ fn check(network: &Network, hostname: Option<&str>, options: &NetworkOptions) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exposed_ports_are_published_once() {
+        let publish: Vec<Publish> = vec!["8000-8002:8000-8002".parse().unwrap()];
+        for (exposed, ports) in [
+            ("8001", vec![]),
+            ("8001/udp", vec!["8001/udp"]),
+            ("8002-8004", vec!["8003/tcp", "8004/tcp"]),
+        ] {
+            let added = unmentioned(&publish, exposed.parse().unwrap());
+            let added: Vec<String> = added.iter().map(|p| p.container.to_string()).collect();
+            assert_eq!(added, ports, "{exposed}");
+        }
+    }
 
     #[test]
     fn options_that_do_not_go_together_are_refused() {

@@ -30,7 +30,7 @@ use crate::engine::{Engine, blocking};
 /// So long one item is waited for; what takes longer is logged, and goes on while the others get their turn.
 const ITEM_BUDGET: Duration = Duration::from_secs(20);
 /// So many items are dealt with at once.
-const SIDE_BY_SIDE: usize = 16;
+pub(crate) const SIDE_BY_SIDE: usize = 16;
 /// Requests are served after so long, even if recovery goes on.
 const SERVE_AFTER: Duration = Duration::from_secs(5);
 
@@ -268,8 +268,7 @@ impl Engine {
             Action::Discard(id) => {
                 let _lock = self.locks().lock(id).await;
                 // A create may have come to its end since the plan was made.
-                let record = self.records_dir().join(id.as_str());
-                if self.containers().get(id).is_ok() || record.symlink_metadata().is_ok() {
+                if self.containers().get(id).is_ok() || self.has_traces(id) {
                     Ok(())
                 } else {
                     self.discard_rootfs(id, Durable::Now).await
@@ -299,6 +298,11 @@ impl Engine {
 }
 
 impl Engine {
+    /// Whether anything is there of a container's records, readable or not.
+    pub(crate) fn has_traces(&self, id: &ContainerId) -> bool {
+        self.records_dir().join(id.as_str()).symlink_metadata().is_ok()
+    }
+
     /// Where containers have their records, one directory each.
     fn records_dir(&self) -> std::path::PathBuf {
         self.settings().root.join("containers")

@@ -199,6 +199,7 @@ mod tests {
             kind: Some(kind.into()),
             master: None,
             alias: alias.map(Into::into),
+            mac: None,
         };
         for (kind, alias, own, others) in [
             ("bridge", Some("croze /run/croze"), true, false),

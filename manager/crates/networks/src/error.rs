@@ -175,6 +175,9 @@ pub enum NetworkError {
         /// The container's short id.
         container: String,
     },
+    /// The daemon is ending.
+    #[error("crozed is ending: nothing is connected any more")]
+    Closing,
     /// A helper thread panicked or could not be started.
     #[error("the work was interrupted")]
     Interrupted,
@@ -183,6 +186,9 @@ pub enum NetworkError {
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
 const EEXIST: i32 = 17;
+const EPROTONOSUPPORT: i32 = 93;
+const EOPNOTSUPP: i32 = 95;
+const EAFNOSUPPORT: i32 = 97;
 const EADDRNOTAVAIL: i32 = 99;
 
 impl NetworkError {
@@ -203,6 +209,11 @@ impl NetworkError {
     /// Whether the kernel says that something is not there.
     pub(crate) fn is_not_found(&self) -> bool {
         self.errno() == Some(ENOENT)
+    }
+
+    /// Whether the kernel cannot do it at all: a part of it is not there.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        matches!(self.errno(), Some(EPROTONOSUPPORT | EOPNOTSUPP | EAFNOSUPPORT))
     }
 
     /// Whether the kernel says that something is there already.
@@ -259,6 +270,7 @@ impl From<NetworkError> for Error {
             E::Bind { .. } => failure(ErrorKind::PermissionDenied),
             E::TooManyPorts { .. } => failure(ErrorKind::ResourceExhausted),
             E::NotAttached { .. } => failure(ErrorKind::Conflict),
+            E::Closing => failure(ErrorKind::Unavailable).hint("try again when it has been started anew"),
         }
     }
 }

@@ -15,9 +15,9 @@
 //!
 //! | layer | module |
 //! |---|---|
-//! | what the verbs do, in which order, with which undo | `service` (a container's), `lifecycle` (the network's) |
+//! | what the verbs do, in which order, with which undo | `service` (a container's), `serving` (its ports'), `lifecycle` (the network's), `recovery`, `rebuild` |
 //! | decisions: subnet and addresses, rules, what recovery does (pure) | `address`, `rules`, `plan` |
-//! | the kernel | `netlink`, `bridge`, `namespace`, `ports`, `forwarding`, `watch` |
+//! | the kernel | `netlink`, `bridge`, `namespace`, `ports`, `forwarding`, `forget`, `watch` |
 //! | what is there of others | `foreign`, `holder` |
 //!
 //! Invariants:
@@ -38,6 +38,7 @@ mod address;
 mod bridge;
 mod error;
 mod foreign;
+mod forget;
 mod forwarding;
 mod holder;
 mod lifecycle;
@@ -46,13 +47,18 @@ mod netlink;
 mod plan;
 mod ports;
 mod proxy;
+mod rebuild;
 mod records;
+mod recovery;
 mod rules;
 mod service;
+mod serving;
+mod settings;
 mod watch;
 
 pub use address::{Mac, Subnet};
 pub use error::NetworkError;
 pub use ports::PublishedPort;
 pub use records::{Address, Endpoint, ProcessMark};
-pub use service::{AttachRequest, BridgeSettings, Ipv6, NetworkFacts, Networks, Settings};
+pub use service::Networks;
+pub use settings::{AttachRequest, BridgeSettings, Ipv6, NetworkFacts, Settings};

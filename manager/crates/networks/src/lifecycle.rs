@@ -1,22 +1,22 @@
 //! The network as a whole: brought up with the first container, looked after while crozed lives, taken down when it ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 
 use croze_model::ContainerId;
 
 use crate::address::{Pool, Subnet};
 use crate::error::NetworkError;
-use crate::namespace;
+use crate::forwarding::{Closed, Forwarding};
 use crate::netlink::route;
 use crate::netlink::{Family, Socket};
-use crate::plan::{self, Action, Observed};
-use crate::records::{Endpoint, HostRecord, NetworkRecord, ProcessMark};
+use crate::records::{Endpoint, HostRecord, NetworkRecord};
 use crate::rules::{Filter, Ruleset};
-use crate::service::{DEFAULT, Inner, Ipv6, Networks, Result, State, Up, mappings, note};
-use crate::watch::Watch;
-use crate::{bridge, forwarding, ports, proxy};
+use crate::service::{DEFAULT, Networks, Result, State, Up, mappings, note};
+use crate::settings::Ipv6;
+use crate::watch::{Event, Watch};
+use crate::{bridge, forget, namespace, plan};
 
 impl Networks {
     /// Sees to it that the bridge, the host's settings and the rules are there.
@@ -26,12 +26,16 @@ impl Networks {
     /// | step | undo |
     /// |---|---|
     /// | what will be changed on the host is recorded | [`Networks::close`] takes it back from the record, also after a failure |
-    /// | forwarding | the same |
     /// | bridge | the same |
     /// | rules | the same |
+    /// | forwarding | the same |
     pub(crate) fn bring_up(&self, state: &mut State) -> Result<()> {
+        if state.closed {
+            return Err(NetworkError::Closing);
+        }
         let mut socket = Socket::open(Family::Route)?;
         let name = &self.inner.settings.bridge.name;
+        let mtu = self.inner.settings.bridge.mtu;
         if let Some(up) = &mut state.up {
             if route::link_index(&mut socket, name)? == Some(up.bridge) {
                 return Ok(());
@@ -40,31 +44,31 @@ impl Networks {
                 bridge = name,
                 "the bridge was removed by somebody; it is made again"
             );
-        }
-        bridge::find(&mut socket, name, &self.inner.mark)?;
-        let record = self.decide(&mut socket)?;
-        self.change_host(&mut socket, record.subnet6.is_some())?;
-        let subnets: Vec<Subnet> = [Some(record.subnet), record.subnet6]
-            .into_iter()
-            .flatten()
-            .collect();
-        let mtu = self.inner.settings.bridge.mtu;
-        let bridge = bridge::ensure(&mut socket, name, &self.inner.mark, mtu, &subnets)?;
-        if let Some(up) = &mut state.up {
-            up.bridge = bridge;
-            for endpoint in state.endpoints.values() {
-                note(&endpoint.container, reconnect(&mut socket, endpoint, bridge));
+            // With the addresses that the containers have.
+            let subnets: Vec<Subnet> = std::iter::once(&up.pool)
+                .chain(&up.pool6)
+                .map(Pool::subnet)
+                .collect();
+            up.bridge = bridge::ensure(&mut socket, name, &self.inner.mark, mtu, &subnets)?;
+            for endpoint in self.connected() {
+                note(&endpoint.container, reconnect(&mut socket, &endpoint, up.bridge));
             }
             return up.filter.write();
         }
-        let rulesets = subnets.into_iter().map(|subnet| Ruleset {
+        bridge::find(&mut socket, name, &self.inner.mark)?;
+        let record = self.decide(&mut socket)?;
+        let forwarding = self.record_changes(&mut socket, record.subnet6.is_some())?;
+        let subnets = record.subnets();
+        let bridge = bridge::ensure(&mut socket, name, &self.inner.mark, mtu, &subnets)?;
+        let rulesets = subnets.iter().map(|subnet| Ruleset {
             bridge: name.clone(),
-            subnet,
+            subnet: *subnet,
+            closed: forwarding.closed(subnet.address().is_ipv4()).clone(),
         });
         let mut filter = Filter::open(rulesets.collect())?;
         let (mut pool, mut pool6) = (Pool::new(record.subnet), record.subnet6.map(Pool::new));
         let mut published = BTreeSet::new();
-        for endpoint in state.endpoints.values() {
+        for endpoint in self.connected() {
             for address in endpoint.addresses() {
                 let pool = match address.address {
                     IpAddr::V4(_) => Some(&mut pool),
@@ -75,14 +79,17 @@ impl Networks {
                     pool.map_or(Ok(()), |p| p.take_this(address.address)),
                 );
             }
-            published.extend(mappings(endpoint));
+            published.extend(mappings(&endpoint));
         }
         filter.expect(published);
         filter.write()?;
+        // Only now, so that there is no moment in which anything is forwarded that shall not be.
+        forwarding.apply()?;
         self.watch(&filter)?;
         for warning in self.warnings() {
             tracing::warn!("{warning}");
         }
+        self.table_mut().subnets = subnets;
         state.up = Some(Up {
             bridge,
             pool,
@@ -92,35 +99,72 @@ impl Networks {
         Ok(())
     }
 
-    /// The network's subnets: as configured, else as the last time, else what is free. Written down before they are used.
+    /// The network's subnets: as configured, else as the last time, else what is free. Written down before they are used. While containers are
+    /// connected they stay what they are, whatever is configured by now.
     fn decide(&self, socket: &mut Socket) -> Result<NetworkRecord> {
         let settings = &self.inner.settings.bridge;
         let before = self.inner.networks.load(DEFAULT)?;
+        let host = self.host_record()?;
+        let is_used = !self.table().endpoints.is_empty();
+        if let (true, Some(before), Some(_)) = (is_used, &before, &host) {
+            if host.is_some_and(|host| host.bridge != settings.name) {
+                tracing::warn!(
+                    bridge = settings.name,
+                    "the bridge has another name by now: running containers move to it"
+                );
+                self.take_down(None)?;
+            }
+            if !plan::is_as_configured(settings, before) {
+                tracing::warn!(
+                    subnet = %before.subnet,
+                    "the network's new settings take effect when no container is connected any more"
+                );
+            }
+            return Ok(before.clone());
+        }
         let own = route::link_index(socket, &settings.name)?;
         let routes: Vec<Subnet> = route::routes(socket)?
             .into_iter()
             .filter(|(_, interface)| Some(*interface) != own)
             .map(|(subnet, _)| subnet)
             .collect();
-        let taken = |subnet: Subnet| plan::overlap(subnet, &routes).map(|route| (subnet, route));
+        let record = self.choose(before.as_ref(), &routes)?;
+        // What a killed daemon left up with other settings.
+        let differs = |host: &HostRecord| {
+            host.bridge != settings.name || before.as_ref().is_some_and(|b| b.subnets() != record.subnets())
+        };
+        if host.as_ref().is_some_and(differs) {
+            self.take_down(None)?;
+        }
+        if before.as_ref() != Some(&record) {
+            self.inner.networks.save(&record)?;
+        }
+        Ok(record)
+    }
+
+    fn choose(&self, before: Option<&NetworkRecord>, routes: &[Subnet]) -> Result<NetworkRecord> {
+        let settings = &self.inner.settings.bridge;
+        let taken = |subnet: Subnet| plan::overlap(subnet, routes).map(|route| (subnet, route));
         let subnet = match settings.subnet {
             Some(subnet) => Some(subnet),
-            None => plan::choose_subnet(before.as_ref().map(|b| b.subnet), &routes),
+            None => plan::choose_subnet(before.map(|b| b.subnet), routes),
         };
         let subnet = subnet.ok_or_else(|| NetworkError::NoSubnet {
             bridge: settings.name.clone(),
         })?;
-        let subnet6 = match settings.ipv6 {
-            _ if !namespace::has_kernel_ipv6() => None,
-            Ipv6::Off => None,
-            Ipv6::Subnet(subnet) => Some(subnet),
+        let made_up6 = before
+            .and_then(|b| b.made_up6.or(b.subnet6))
+            .filter(|subnet| taken(*subnet).is_none());
+        let (subnet6, made_up6) = match settings.ipv6 {
+            _ if !namespace::has_kernel_ipv6() => (None, made_up6),
+            Ipv6::Off => (None, made_up6),
+            Ipv6::Subnet(subnet) => (Some(subnet), made_up6),
             // Somebody switched it off for this host, which only a subnet given by name overrides.
-            Ipv6::Local if !namespace::has_ipv6_by_default() => None,
-            Ipv6::Local => before
-                .as_ref()
-                .and_then(|b| b.subnet6)
-                .filter(|subnet| taken(*subnet).is_none())
-                .or(plan::local_ipv6(random()?)),
+            Ipv6::Local if !namespace::has_ipv6_by_default() => (None, made_up6),
+            Ipv6::Local => {
+                let local = made_up6.or(plan::local_ipv6(random()?));
+                (local, local)
+            }
         };
         if let Some((subnet, route)) = taken(subnet).or_else(|| subnet6.and_then(taken)) {
             return Err(NetworkError::SubnetTaken {
@@ -129,38 +173,34 @@ impl Networks {
                 route,
             });
         }
-        let record = NetworkRecord {
+        Ok(NetworkRecord {
             name: DEFAULT.into(),
             subnet,
             subnet6,
-        };
-        if before.as_ref() != Some(&record) {
-            self.inner.networks.save(&record)?;
-        }
-        Ok(record)
+            made_up6,
+        })
     }
 
-    fn change_host(&self, socket: &mut Socket, with_ipv6: bool) -> Result<()> {
+    /// Writes down what will be changed on the host, with what is changed already.
+    fn record_changes(&self, socket: &mut Socket, with_ipv6: bool) -> Result<Forwarding> {
         let before = self.host_record()?;
-        let changes = forwarding::plan(socket, with_ipv6)?;
+        let bridge = &self.inner.settings.bridge.name;
+        let forwarding = Forwarding::plan(socket, bridge, with_ipv6)?;
         let record = HostRecord {
             boot_id: self.inner.boot_id.clone(),
-            bridge: self.inner.settings.bridge.name.clone(),
-            // What was changed by an earlier daemon of this boot is still to be taken back.
-            changes: before
-                .iter()
-                .flat_map(|b| b.changes.clone())
-                .filter(|old| !changes.contains(old))
-                .chain(changes.iter().cloned())
-                .collect(),
+            bridge: bridge.clone(),
+            forwarding: match &before {
+                Some(before) => forwarding.after(before.forwarding.clone()),
+                None => forwarding,
+            },
         };
         if before.as_ref() != Some(&record) {
             self.inner.host.save(&record)?;
         }
-        forwarding::apply(&changes)
+        Ok(record.forwarding)
     }
 
-    fn host_record(&self) -> Result<Option<HostRecord>> {
+    pub(crate) fn host_record(&self) -> Result<Option<HostRecord>> {
         let record = self.inner.host.load(HostRecord::KEY)?;
         Ok(record.filter(|record| record.boot_id == self.inner.boot_id))
     }
@@ -170,144 +210,37 @@ impl Networks {
         let watch = Watch::start(
             self.inner.settings.bridge.name.clone(),
             filter.port(),
-            move || disturbed(&weak),
+            move |event| {
+                if let Some(inner) = weak.upgrade() {
+                    Networks { inner }.disturbed(&event);
+                }
+            },
         )?;
         *self.inner.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
         Ok(())
     }
 
-    /// Finds out what is there of connections of containers, repairs what lives, and takes back what does not; to be called once, when it is
-    /// known which containers live, or may live: of those the process is `None`, and nothing is taken from them. What fails of one container
-    /// is logged.
-    ///
-    /// # Errors
-    /// If records or interfaces cannot be listed.
-    pub fn recover(&self, live: BTreeMap<ContainerId, Option<ProcessMark>>) -> Result<()> {
-        let observed = self.observe(live)?;
-        let actions = plan::plan(&observed);
-        // Those that are gone first, so that nothing of theirs is written into the rules.
-        for action in &actions {
-            if let Action::Release(id) = action {
-                tracing::info!(
-                    container = id.short(),
-                    "its network is taken back: it ended meanwhile"
-                );
-                self.release(id);
-            }
-        }
-        let keeps = actions.iter().any(|action| matches!(action, Action::Keep(_)));
-        let up = if keeps {
-            self.bring_up(&mut self.state())
-        } else {
-            Ok(())
-        };
-        if let Err(error) = &up {
-            tracing::error!(%error, "the network of running containers cannot be repaired");
-        }
-        for action in actions {
-            self.execute(&action, &observed);
-        }
-        self.take_down_unused();
-        Ok(())
-    }
-
     /// What an earlier daemon left up for containers that ended since: its rules would lead their ports to nobody.
-    fn take_down_unused(&self) {
+    pub(crate) fn take_down_unused(&self) {
         let state = self.state();
         if state.up.is_none()
-            && state.endpoints.is_empty()
+            && self.table().endpoints.is_empty()
             && let Err(error) = self.take_down(None)
         {
             tracing::error!(%error, "what a former daemon left of the network cannot be removed");
         }
     }
 
-    fn observe(&self, live: BTreeMap<ContainerId, Option<ProcessMark>>) -> Result<Observed> {
-        // What was connected since this daemon was opened is no leftover, whatever is known of its container.
-        let (unverified, connected) = {
-            let mut state = self.state();
-            let unverified = std::mem::take(&mut state.unverified);
-            let connected: Vec<Endpoint> = state.endpoints.values().cloned().collect();
-            (unverified, connected)
-        };
-        let is_new =
-            |id: &ContainerId| !unverified.contains(id) && connected.iter().any(|e| e.container == *id);
-        let new_names: BTreeSet<String> = connected
-            .iter()
-            .filter(|endpoint| is_new(&endpoint.container))
-            .flat_map(|endpoint| [endpoint.interface.clone(), endpoint.container.to_string()])
-            .collect();
-        let mut endpoints = self.inner.endpoints.list()?;
-        endpoints.retain(|endpoint| !is_new(&endpoint.container));
-        let links = Socket::open(Family::Route).and_then(|mut socket| route::links(&mut socket))?;
-        // Ports of a bridge that is another's are no leftovers of ours, whatever their names.
-        let bridge = links
-            .iter()
-            .find(|link| link.name == self.inner.settings.bridge.name && self.inner.mark.is_on(link))
-            .map(|link| link.index);
-        Ok(Observed {
-            boot_id: self.inner.boot_id.clone(),
-            proxies: endpoints
-                .iter()
-                .filter(|endpoint| endpoint.proxy.and_then(proxy::open_process).is_some())
-                .map(|endpoint| endpoint.container.clone())
-                .collect(),
-            endpoints,
-            live,
-            namespaces: self.pinned()?.difference(&new_names).cloned().collect(),
-            bridge_ports: links
-                .iter()
-                .filter(|link| bridge.is_some() && link.master == bridge && !new_names.contains(&link.name))
-                .map(|link| link.name.clone())
-                .collect(),
-            interfaces: links.into_iter().map(|link| link.name).collect(),
-        })
-    }
-
-    fn execute(&self, action: &Action, observed: &Observed) {
-        let result = match action {
-            Action::Release(_) | Action::Keep(_) => Ok(()),
-            Action::Forget(id) => self
-                .inner
-                .endpoints
-                .remove(id.as_str())
-                .map(drop)
-                .map_err(NetworkError::from),
-            Action::Reconnect(id) => self.reconnect(id),
-            Action::ServeAgain(id) => match observed.live.get(id) {
-                Some(Some(process)) => self.serve_again(id, *process),
-                Some(None) | None => Ok(()),
-            },
-            Action::Unpin(name) => namespace::remove(&self.namespace_path(name)),
-            Action::RemoveInterface(name) => {
-                Socket::open(Family::Route).and_then(|mut socket| route::remove_link(&mut socket, name))
-            }
-        };
-        match (result, action) {
-            (Ok(()), Action::Keep(_) | Action::Release(_)) => {}
-            (Ok(()), _) => tracing::info!(?action, "network recovered"),
-            (Err(error), _) => tracing::error!(?action, %error, "cannot recover the network"),
-        }
-    }
-
-    fn reconnect(&self, id: &ContainerId) -> Result<()> {
+    /// Connects a container's interface with the bridge again.
+    pub(crate) fn reconnect(&self, id: &ContainerId) -> Result<()> {
         let state = self.state();
-        let (Some(endpoint), Some(up)) = (state.endpoints.get(id), &state.up) else {
+        let (Some(endpoint), Some(up)) = (self.endpoint(id), &state.up) else {
             return Ok(());
         };
-        reconnect(&mut Socket::open(Family::Route)?, endpoint, up.bridge)
+        reconnect(&mut Socket::open(Family::Route)?, &endpoint, up.bridge)
     }
 
-    fn serve_again(&self, id: &ContainerId, process: ProcessMark) -> Result<()> {
-        let Some(endpoint) = self.endpoint(id) else {
-            return Ok(());
-        };
-        let bound = ports::bind_again(&endpoint.ports)?;
-        self.state().pending.insert(id.clone(), bound);
-        self.serve_ports(id, process)
-    }
-
-    /// Leaves the host as it was found, if no container is connected any more. To be called when the daemon ends.
+    /// Leaves the host as it was found, if no container is connected any more. To be called when the daemon ends: nothing is connected after it.
     pub fn close(&self) {
         // First the watcher: what is removed now shall not be written again. Its thread may be waiting for the state.
         let watch = self
@@ -318,9 +251,11 @@ impl Networks {
             .take();
         drop(watch);
         let mut state = self.state();
-        if !state.endpoints.is_empty() {
+        state.closed = true;
+        let connected = self.table().endpoints.len();
+        if connected > 0 {
             tracing::info!(
-                containers = state.endpoints.len(),
+                containers = connected,
                 "the network stays: containers are connected"
             );
             return;
@@ -336,16 +271,20 @@ impl Networks {
         let Some(record) = self.host_record()? else {
             return Ok(());
         };
-        let mut socket = Socket::open(Family::Route)?;
-        let link = route::link(&mut socket, &record.bridge)?;
+        let link = Socket::open(Family::Route).and_then(|mut socket| {
+            let link = route::link(&mut socket, &record.bridge)?;
+            Ok((socket, link))
+        });
         // Tables have no owner's mark but the bridge's.
-        let rules = if link.is_some_and(|link| self.inner.mark.is_of_another(&link)) {
-            Ok(())
-        } else {
-            self.remove_rules(up, &record.bridge)
+        let (rules, removed) = match link {
+            Ok((_, Some(link))) if self.inner.mark.is_of_another(&link) => (Ok(()), Ok(())),
+            Ok((mut socket, _)) => (
+                self.remove_rules(up, &record.bridge),
+                bridge::remove(&mut socket, &record.bridge, &self.inner.mark),
+            ),
+            Err(error) => (self.remove_rules(up, &record.bridge), Err(error)),
         };
-        let removed = bridge::remove(&mut socket, &record.bridge, &self.inner.mark);
-        forwarding::restore(&record.changes, &record.bridge);
+        record.forwarding.restore(&record.bridge);
         rules.and(removed)?;
         self.inner.host.remove(HostRecord::KEY)?;
         Ok(())
@@ -357,47 +296,69 @@ impl Networks {
             // Made by an earlier daemon: the tables' families are all that has to be known.
             None => Filter::open(self.rulesets_of_record(bridge)?)?,
         };
-        filter.remove()
+        match filter.remove() {
+            // A kernel without nf_tables, or that refuses it, has none of ours either.
+            Err(error) if error.is_unsupported() => Ok(()),
+            result => result,
+        }
     }
 
     fn rulesets_of_record(&self, bridge: &str) -> Result<Vec<Ruleset>> {
         let record = self.inner.networks.load(DEFAULT)?;
-        let subnets = record.into_iter().flat_map(|r| [Some(r.subnet), r.subnet6]);
-        Ok(subnets
-            .flatten()
-            .map(|subnet| Ruleset {
-                bridge: bridge.to_owned(),
-                subnet,
-            })
-            .collect())
+        let ruleset = |subnet: Subnet| Ruleset {
+            bridge: bridge.to_owned(),
+            subnet,
+            closed: Closed::default(),
+        };
+        Ok(record.map_or_else(Vec::new, |record| {
+            record.subnets().into_iter().map(ruleset).collect()
+        }))
     }
 }
 
-/// Somebody took something out of the rules.
-fn disturbed(inner: &Weak<Inner>) {
-    let Some(inner) = inner.upgrade() else { return };
-    let name = &inner.settings.bridge.name;
-    let link = Socket::open(Family::Route).and_then(|mut socket| route::link(&mut socket, name));
-    if let Ok(Some(link)) = link
-        && inner.mark.is_of_another(&link)
-    {
-        tracing::error!(
-            bridge = name,
-            "the bridge was removed, and another crozed has made its own"
-        );
-        return;
-    }
-    let mut state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(up) = &mut state.up else { return };
-    match up.filter.is_intact() {
-        Ok(true) => {}
-        found => {
-            if let Err(error) = found.and_then(|_| up.filter.write()) {
-                tracing::error!(%error, "the packet filter's rules were changed by somebody and cannot be repaired");
-            } else {
-                tracing::warn!("the packet filter's rules were changed by somebody; they are written again");
+impl Networks {
+    /// Somebody took something that is ours.
+    fn disturbed(&self, event: &Event) {
+        let result = match event {
+            Event::Proxy(id) => {
+                self.proxy_ended(id);
+                return;
             }
+            Event::Rules | Event::Bridge => self.repair(),
+        };
+        if let Err(error) = result {
+            tracing::error!(%error, "the bridge or the packet filter's rules were changed by somebody and cannot be repaired");
         }
+    }
+
+    /// Makes bridge and rules again where they are not what they were.
+    fn repair(&self) -> Result<()> {
+        let name = &self.inner.settings.bridge.name;
+        let link = Socket::open(Family::Route).and_then(|mut socket| route::link(&mut socket, name));
+        if let Ok(Some(link)) = link
+            && self.inner.mark.is_of_another(&link)
+        {
+            tracing::error!(
+                bridge = name,
+                "the bridge was removed, and another crozed has made its own"
+            );
+            return Ok(());
+        }
+        let mut state = self.state();
+        if state.closed || state.up.is_none() {
+            return Ok(());
+        }
+        self.bring_up(&mut state)?;
+        let Some(up) = &mut state.up else { return Ok(()) };
+        let found = up.filter.is_intact();
+        if matches!(found, Ok(true)) {
+            return Ok(());
+        }
+        found.and_then(|_| up.filter.write())?;
+        tracing::warn!("the packet filter's rules were changed by somebody; they are written again");
+        // Who sent something while they were gone was led astray.
+        let published = self.connected().iter().flat_map(mappings).collect();
+        forget::misled(&published)
     }
 }
 

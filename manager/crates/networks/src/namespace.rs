@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use rustix::mount::UnmountFlags;
 
 use crate::address::Mac;
@@ -24,7 +24,7 @@ use crate::netlink::{Family, Socket};
 type Result<T, E = NetworkError> = std::result::Result<T, E>;
 
 /// The namespace of the thread that looks.
-const OWN: &str = "/proc/thread-self/ns/net";
+pub(crate) const OWN: &str = "/proc/thread-self/ns/net";
 /// The name of the interface in a container.
 pub(crate) const INTERFACE: &str = "eth0";
 
@@ -167,6 +167,25 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a network namespace is pinned there.
+pub(crate) fn is_pinned(path: &Path) -> bool {
+    // `linux/magic.h`: only files of namespaces are on this file system.
+    const NSFS: u64 = 0x6e73_6673;
+    rustix::fs::statfs(path).is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|kind| kind == NSFS))
+}
+
+/// Does work in the namespace that is pinned there.
+pub(crate) fn within<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let namespace = fs::File::open(path).map_err(NetworkError::file("open", path))?;
+    on_new_thread(|| {
+        setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| NetworkError::Kernel {
+            what: format!("enter the network namespace {}", path.display()),
+            source: errno.into(),
+        })?;
+        work()
+    })
 }
 
 /// Runs work on a thread that ends with it.

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use croze_model::ContainerId;
 
 use crate::address::Subnet;
-use crate::records::{Endpoint, ProcessMark};
+use crate::records::{Endpoint, NetworkRecord, ProcessMark};
+use crate::settings::{BridgeSettings, Ipv6};
 
 /// Where the default network looks for an IPv4 subnet, the first that is free; docker's and podman's own defaults are not among them.
 const CANDIDATES: [&str; 6] = [
@@ -44,6 +45,17 @@ pub(crate) fn local_ipv6(random: [u8; 5]) -> Option<Subnet> {
     Subnet::new(IpAddr::from(octets), 64)
 }
 
+/// Whether a network is as the settings want it, as far as they say how.
+pub(crate) fn is_as_configured(settings: &BridgeSettings, record: &NetworkRecord) -> bool {
+    let ipv6 = match settings.ipv6 {
+        Ipv6::Off => record.subnet6.is_none(),
+        Ipv6::Subnet(subnet) => record.subnet6 == Some(subnet),
+        // Whether the host has it is a question of its own.
+        Ipv6::Local => record.subnet6.is_none() || record.subnet6 == record.made_up6,
+    };
+    ipv6 && settings.subnet.is_none_or(|subnet| subnet == record.subnet)
+}
+
 /// What is there.
 #[derive(Debug, Default)]
 pub(crate) struct Observed {
@@ -51,7 +63,9 @@ pub(crate) struct Observed {
     pub(crate) boot_id: String,
     /// Records of connections.
     pub(crate) endpoints: Vec<Endpoint>,
-    /// Containers that are prepared or run, with their first processes; without one those of which this cannot be told now.
+    /// Connections of which nothing is known but whose they are: their records cannot be read.
+    pub(crate) unreadable: BTreeSet<ContainerId>,
+    /// Containers that run, with their first processes; without one those that may: prepared ones, and where it cannot be told now.
     pub(crate) live: BTreeMap<ContainerId, Option<ProcessMark>>,
     /// Names of pinned namespaces.
     pub(crate) namespaces: BTreeSet<String>,
@@ -68,7 +82,7 @@ pub(crate) struct Observed {
 pub(crate) enum Action {
     /// Its container is gone: take everything back.
     Release(ContainerId),
-    /// It is of an earlier boot: nothing of it is left but the record.
+    /// It is of an earlier boot, or cannot be read and its container is gone: nothing of it is left but the record.
     Forget(ContainerId),
     /// Its container lives, or may live: its addresses and ports are its own.
     Keep(ContainerId),
@@ -86,6 +100,11 @@ pub(crate) enum Action {
 pub(crate) fn plan(observed: &Observed) -> Vec<Action> {
     let mut actions = Vec::new();
     let (mut namespaces, mut ports) = (observed.namespaces.clone(), observed.bridge_ports.clone());
+    // Whatever the records say or do not: nothing is taken from what may live.
+    for id in observed.live.keys() {
+        namespaces.remove(id.as_str());
+        ports.remove(&interface_name(id));
+    }
     for endpoint in &observed.endpoints {
         let id = endpoint.container.clone();
         if endpoint.boot_id != observed.boot_id {
@@ -109,6 +128,15 @@ pub(crate) fn plan(observed: &Observed) -> Vec<Action> {
             actions.push(Action::ServeAgain(id));
         }
     }
+    let gone = |id: &&ContainerId| !observed.live.contains_key(*id);
+    actions.extend(
+        observed
+            .unreadable
+            .iter()
+            .filter(gone)
+            .cloned()
+            .map(Action::Forget),
+    );
     actions.extend(namespaces.into_iter().map(Action::Unpin));
     actions.extend(
         ports
@@ -279,6 +307,54 @@ mod tests {
         ];
         for (words, observed, expected) in table {
             assert_eq!(plan(&observed), expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn what_no_record_can_name_is_taken_only_from_the_dead() {
+        let observed = |live: &[u8]| Observed {
+            unreadable: BTreeSet::from([id(1)]),
+            live: live.iter().map(|n| (id(*n), None)).collect(),
+            namespaces: BTreeSet::from([id(1).to_string()]),
+            bridge_ports: names(&[1]),
+            ..Observed::default()
+        };
+        assert_eq!(plan(&observed(&[1])), []);
+        let taken = [
+            Action::Forget(id(1)),
+            Action::Unpin(id(1).to_string()),
+            Action::RemoveInterface(interface_name(&id(1))),
+        ];
+        assert_eq!(plan(&observed(&[])), taken);
+    }
+
+    #[test]
+    fn a_network_is_as_configured_as_far_as_the_settings_say() {
+        let record = |subnet6: Option<&str>| NetworkRecord {
+            name: "bridge".into(),
+            subnet: subnet("172.30.0.0/16"),
+            subnet6: subnet6.map(subnet),
+            made_up6: Some(subnet("fd01::/64")),
+        };
+        let settings = |subnet4: Option<&str>, ipv6: Ipv6| BridgeSettings {
+            subnet: subnet4.map(subnet),
+            ipv6,
+            ..BridgeSettings::default()
+        };
+        for (settings, record, is) in [
+            (settings(None, Ipv6::Local), record(Some("fd01::/64")), true),
+            (settings(None, Ipv6::Local), record(None), true),
+            (settings(None, Ipv6::Local), record(Some("fd02::/64")), false),
+            (settings(None, Ipv6::Off), record(Some("fd01::/64")), false),
+            (settings(None, Ipv6::Off), record(None), true),
+            (settings(Some("172.30.0.0/16"), Ipv6::Off), record(None), true),
+            (settings(Some("10.0.0.0/16"), Ipv6::Off), record(None), false),
+        ] {
+            assert_eq!(
+                is_as_configured(&settings, &record),
+                is,
+                "{settings:?} {record:?}"
+            );
         }
     }
 }

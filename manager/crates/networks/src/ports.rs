@@ -83,18 +83,18 @@ pub(crate) fn bind_all(
     Ok(bound)
 }
 
-/// Binds again what was published before, without another choice.
-pub(crate) fn bind_again(ports: &[PublishedPort]) -> Result<Vec<Bound>> {
-    ports
-        .iter()
-        .map(|port| {
-            let address = SocketAddr::new(port.host_ip, port.host_port);
-            Ok(Bound {
-                port: *port,
-                socket: bind(port.protocol, address)?.0,
-            })
-        })
-        .collect()
+/// Binds again what was published before, without another choice. `known` as in [`bind_all`].
+pub(crate) fn bind_again(
+    ports: &[PublishedPort],
+    known: impl Fn(Protocol, SocketAddr) -> Option<String>,
+) -> Result<Vec<Bound>> {
+    let bind = |port: &PublishedPort| {
+        let address = SocketAddr::new(port.host_ip, port.host_port);
+        let bound = bind(port.protocol, address);
+        let (socket, _) = bound.map_err(|error| with_holder(error, &[], &known))?;
+        Ok(Bound { port: *port, socket })
+    };
+    ports.iter().map(bind).collect()
 }
 
 fn hosts(wanted: Option<IpAddr>, has_ipv6: bool) -> Vec<IpAddr> {

@@ -137,10 +137,27 @@ pub(crate) fn stop(mark: ProcessMark, child: Option<Child>) -> Result<()> {
             }
         }
     }
-    match child.map(|mut child| child.wait()) {
+    let reaped = child.map(|mut child| child.wait());
+    remove_cgroup(mark.pid);
+    match reaped {
         Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(NetworkError::Proxy {
             reason: format!("it cannot be waited for: {error}"),
         }),
         _ => Ok(()),
+    }
+}
+
+/// Removes the cgroup of a proxy that has ended. It does so itself when it can; one that was killed could not. The directories are empty, so this
+/// cannot take anything from anybody.
+pub(crate) fn remove_cgroup(pid: u32) {
+    let mountinfo = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    for line in mountinfo.lines().filter(|line| line.contains(" - cgroup")) {
+        let Some(mount) = line.split(' ').nth(4).map(Path::new) else {
+            continue;
+        };
+        let shims = mount.join("croze-shim");
+        if std::fs::remove_dir(shims.join(format!("ports-{pid}"))).is_ok() {
+            let _others_are_there = std::fs::remove_dir(shims);
+        }
     }
 }

@@ -15,7 +15,7 @@ use croze_store::Record;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Mac, Subnet};
-use crate::forwarding::Changed;
+use crate::forwarding::Forwarding;
 use crate::ports::PublishedPort;
 
 /// The default network as it was set up.
@@ -27,6 +27,16 @@ pub(crate) struct NetworkRecord {
     pub(crate) subnet: Subnet,
     /// IPv6, where it has that.
     pub(crate) subnet6: Option<Subnet>,
+    /// The one that was made up, also while it is not used.
+    #[serde(default)]
+    pub(crate) made_up6: Option<Subnet>,
+}
+
+impl NetworkRecord {
+    /// Those that it has.
+    pub(crate) fn subnets(&self) -> Vec<Subnet> {
+        std::iter::once(self.subnet).chain(self.subnet6).collect()
+    }
 }
 
 impl Record for NetworkRecord {
@@ -45,8 +55,9 @@ pub(crate) struct HostRecord {
     pub(crate) boot_id: String,
     /// The bridge that was made.
     pub(crate) bridge: String,
-    /// Settings.
-    pub(crate) changes: Vec<Changed>,
+    /// Its settings.
+    #[serde(flatten)]
+    pub(crate) forwarding: Forwarding,
 }
 
 impl HostRecord {

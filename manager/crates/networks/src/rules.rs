@@ -11,6 +11,8 @@
 //!     chain published    destination changed as the maps say
 //!     chain forward      filter:             to the bridge: answers, the bridge's own, and what was published; else drop
 //!                                            from the bridge: accept
+//!                                            between interfaces that did not forward before crozed came → closed
+//!     chain closed                           to another of those: drop
 //!     chain postrouting  nat, srcnat:        from the subnet to elsewhere: masquerade
 //!                                            from the subnet back to it by way of a published port: masquerade, so that the answer
 //!                                            takes the same way back
@@ -30,6 +32,7 @@ use croze_model::Protocol;
 
 use crate::address::Subnet;
 use crate::error::NetworkError;
+use crate::forwarding::Closed;
 use crate::netlink::filter::{self, ACCEPT, DROP, FIRST, Hook, Step, Table, TableFamily};
 use crate::netlink::{Family, Message, Socket};
 
@@ -40,6 +43,7 @@ const ELEMENTS_PER_MESSAGE: usize = 512;
 
 const PUBLISHED: &str = "published";
 const PUBLISHED_ANY: &str = "published-any";
+const CLOSED: &str = "closed";
 
 /// nft's numbers of types; a concatenation has them one after the other, six bits each.
 const TYPE_IPV4: u32 = 7;
@@ -86,6 +90,30 @@ impl Mapping {
             && self.target.is_ipv4() == other.target.is_ipv4()
     }
 
+    /// The reverse of [`Mapping::element`]; `None`: it leads elsewhere.
+    fn parse(map: &str, (key, data): &filter::Element, target: IpAddr) -> Option<Self> {
+        let port_at =
+            |bytes: &[u8], at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+        let address = octets(target);
+        if data.get(..address.len())? != address {
+            return None;
+        }
+        let host = match (map == PUBLISHED, target) {
+            (false, _) => None,
+            (true, IpAddr::V4(_)) => Some(IpAddr::from(<[u8; 4]>::try_from(key.get(4..8)?).ok()?)),
+            (true, IpAddr::V6(_)) => Some(IpAddr::from(<[u8; 16]>::try_from(key.get(4..20)?).ok()?)),
+        };
+        Some(Self {
+            protocol: [Protocol::Tcp, Protocol::Udp]
+                .into_iter()
+                .find(|protocol| key.first() == Some(&protocol.number()))?,
+            host,
+            port: port_at(key, 4 + host.map_or(0, |host| octets(host).len()))?,
+            target,
+            target_port: port_at(data, address.len())?,
+        })
+    }
+
     /// Key and value as the map has them: each part begins at a multiple of four bytes.
     fn element(&self) -> filter::Element {
         let mut key = vec![self.protocol.number(), 0, 0, 0];
@@ -97,6 +125,26 @@ impl Mapping {
         data.extend([0; 2]);
         (key, data)
     }
+}
+
+/// What is published to a container's address, read from the kernel; loopback addresses are not in there.
+pub(crate) fn published_to(socket: &mut Socket, bridge: &str, target: IpAddr) -> Result<Vec<Mapping>> {
+    let family = if target.is_ipv4() {
+        TableFamily::V4
+    } else {
+        TableFamily::V6
+    };
+    let table = Table { family, name: bridge };
+    let mut found = Vec::new();
+    for map in [PUBLISHED, PUBLISHED_ANY] {
+        let elements = table.elements_of(socket, map)?.unwrap_or_default();
+        found.extend(
+            elements
+                .iter()
+                .filter_map(|element| Mapping::parse(map, element, target)),
+        );
+    }
+    Ok(found)
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -113,6 +161,8 @@ pub(crate) struct Ruleset {
     pub(crate) bridge: String,
     /// The containers' addresses.
     pub(crate) subnet: Subnet,
+    /// Between whom the host does not forward.
+    pub(crate) closed: Closed,
 }
 
 impl Ruleset {
@@ -177,6 +227,21 @@ impl Ruleset {
     }
 
     fn rules(&self) -> Vec<(&'static str, Vec<Step>, &'static str)> {
+        let mut rules = self.rules_of_containers();
+        // An interface is matched by name: one that is made anew under it is meant as well.
+        let is = |key: u32, name: &str| vec![Step::Meta(key, FIRST), Step::Is(interface(name))];
+        rules.extend(self.closed.from.iter().map(|name| {
+            let steps = [is(IIFNAME, name), vec![Step::Jump(CLOSED)]].concat();
+            ("forward", steps, "did not forward before")
+        }));
+        rules.extend(self.closed.to.iter().map(|name| {
+            let steps = [is(OIFNAME, name), vec![Step::Verdict(DROP)]].concat();
+            (CLOSED, steps, "crozed makes this host no router")
+        }));
+        rules
+    }
+
+    fn rules_of_containers(&self) -> Vec<(&'static str, Vec<Step>, &'static str)> {
         let from_bridge = || vec![Step::Meta(IIFNAME, FIRST), Step::Is(interface(&self.bridge))];
         let to_bridge = || vec![Step::Meta(OIFNAME, FIRST), Step::Is(interface(&self.bridge))];
         let from_elsewhere = |name: &str| vec![Step::Meta(IIFNAME, FIRST), Step::IsNot(interface(name))];
@@ -300,7 +365,7 @@ enum Change {
     Remove,
 }
 
-fn chains() -> [(&'static str, Option<Hook>); 6] {
+fn chains() -> [(&'static str, Option<Hook>); 7] {
     let hook = |kind, number, priority| {
         Some(Hook {
             kind,
@@ -313,6 +378,7 @@ fn chains() -> [(&'static str, Option<Hook>); 6] {
         ("prerouting", hook("nat", 0, -100)),
         ("output", hook("nat", 3, -100)),
         (PUBLISHED, None),
+        (CLOSED, None),
         ("forward", hook("filter", 2, 0)),
         ("postrouting", hook("nat", 4, 100)),
     ]
@@ -499,6 +565,16 @@ mod tests {
         assert_eq!(one.element().0, [6, 0, 0, 0, 10, 0, 0, 1, 0x1f, 0x90, 0, 0]);
         assert_eq!((any.map(), one.map()), (PUBLISHED_ANY, PUBLISHED));
         assert_eq!(mapping(None, "fd00::2").element().1.len(), 20);
+        for whole in [
+            any,
+            one,
+            mapping(None, "fd00::2"),
+            mapping(Some("fd99::1"), "fd00::2"),
+        ] {
+            let parsed = |target| Mapping::parse(whole.map(), &whole.element(), target);
+            assert_eq!(parsed(whole.target), Some(whole));
+            assert_eq!(parsed("172.30.0.3".parse().unwrap()), None);
+        }
     }
 
     #[test]
@@ -520,6 +596,7 @@ mod tests {
         let ruleset = Ruleset {
             bridge: "croze0".into(),
             subnet: "172.30.0.0/16".parse().unwrap(),
+            closed: Closed::default(),
         };
         let mappings: BTreeSet<Mapping> = (1..=1000)
             .map(|port| Mapping {

@@ -1,16 +1,21 @@
-//! The verbs: attach, serve ports, detach, recover, close.
+//! A container's connection: attached, and taken back.
 //!
-//! One lock guards the network's state (pools, endpoints, rules); what takes long, making namespaces and waiting for processes, is done
-//! without it.
+//! | lock | guards | held |
+//! |---|---|---|
+//! | `state` | pools, rules, sockets, what recovery has still to look at | while the kernel is asked: only ever taken on threads that may block |
+//! | `table` | who is connected, and the subnets: what everybody asks for | never longer than a look or an insertion takes |
+//!
+//! `table` is changed with `state` locked, and may be locked within it; never the other way round. What takes long, making namespaces and waiting
+//! for processes, is done without either.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Child;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use croze_model::{ContainerId, Publish};
+use croze_model::ContainerId;
 use croze_store::Records;
 
 use crate::address::{Mac, Pool, Subnet};
@@ -20,105 +25,18 @@ use crate::namespace::{self, Wanted};
 use crate::netlink::route;
 use crate::netlink::{Family, Socket};
 use crate::ports::{self, Bound};
-use crate::records::{Address, Endpoint, HostRecord, NetworkRecord, ProcessMark};
+use crate::records::{Address, Endpoint, HostRecord, NetworkRecord};
+use crate::recovery::Inherited;
 use crate::rules::{Filter, Mapping};
+use crate::serving::Served;
+use crate::settings::{AttachRequest, NetworkFacts, Settings};
 use crate::watch::Watch;
-use crate::{foreign, plan, proxy};
+use crate::{foreign, forget, plan, proxy};
 
 pub(crate) type Result<T, E = NetworkError> = std::result::Result<T, E>;
 
 /// The name of the default network.
 pub(crate) const DEFAULT: &str = "bridge";
-
-/// Where things are, and how the default network shall be.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Durable state.
-    pub root: PathBuf,
-    /// State of this boot.
-    pub run_root: PathBuf,
-    /// The program that becomes a port proxy.
-    pub shim: PathBuf,
-    /// The default network.
-    pub bridge: BridgeSettings,
-}
-
-/// How the default network shall be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BridgeSettings {
-    /// The bridge's name, and that of its packet filter tables.
-    pub name: String,
-    /// IPv4 subnet; `None`: one that the host does not use.
-    pub subnet: Option<Subnet>,
-    /// IPv6.
-    pub ipv6: Ipv6,
-    /// Largest packet, bytes.
-    pub mtu: u32,
-}
-
-/// Whether the network has IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ipv6 {
-    /// No.
-    Off,
-    /// With a unique local subnet of its own, made up once.
-    Local,
-    /// With this subnet.
-    Subnet(Subnet),
-}
-
-impl Default for BridgeSettings {
-    fn default() -> Self {
-        Self {
-            name: "croze0".into(),
-            subnet: None,
-            ipv6: Ipv6::Local,
-            mtu: 1500,
-        }
-    }
-}
-
-impl BridgeSettings {
-    fn check(&self) -> Result<()> {
-        let bad = |c: char| c.is_whitespace() || matches!(c, '/' | ':' | '\0');
-        let name = &self.name;
-        if (1..=15).contains(&name.len()) && !name.contains(bad) && name != "." && name != ".." {
-            Ok(())
-        } else {
-            Err(NetworkError::BridgeName { name: name.clone() })
-        }
-    }
-}
-
-/// What a container wants of the network.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AttachRequest {
-    /// The container's name, for messages.
-    pub name: String,
-    /// A wanted address; `None`: the next free one.
-    pub ipv4: Option<Ipv4Addr>,
-    /// A wanted IPv6 address.
-    pub ipv6: Option<std::net::Ipv6Addr>,
-    /// A wanted hardware address; `None`: one that follows from the IPv4 address.
-    pub mac: Option<Mac>,
-    /// Ports to publish.
-    pub publish: Vec<Publish>,
-}
-
-/// What can be said of a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetworkFacts {
-    /// Its name.
-    pub name: String,
-    /// The bridge's name.
-    pub bridge: String,
-    /// Subnets with their gateways; none before the network was used for the first time.
-    pub subnets: Vec<(Subnet, IpAddr)>,
-    /// Largest packet.
-    pub mtu: u32,
-    /// Connected containers.
-    pub endpoints: Vec<Endpoint>,
-}
 
 /// All networks of one daemon. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -136,23 +54,39 @@ pub(crate) struct Inner {
     pub(crate) host: Records<HostRecord>,
     pub(crate) endpoints: Records<Endpoint>,
     pub(crate) state: Mutex<State>,
+    pub(crate) table: RwLock<Table>,
+    /// Told whenever a container has left.
+    left: Condvar,
     /// Ends with the network, or with this.
     pub(crate) watch: Mutex<Option<Watch>>,
 }
 
-/// What the lock guards.
+/// What can be asked at any time.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    /// Connected containers.
+    pub(crate) endpoints: BTreeMap<ContainerId, Endpoint>,
+    /// Those of the network, as chosen the last time.
+    pub(crate) subnets: Vec<Subnet>,
+}
+
+/// What the slow lock guards.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     /// The network, while it is up.
     pub(crate) up: Option<Up>,
-    /// Connected containers.
-    pub(crate) endpoints: BTreeMap<ContainerId, Endpoint>,
-    /// Those of them that an earlier daemon connected, until recovery has looked at them.
-    pub(crate) unverified: BTreeSet<ContainerId>,
+    /// What an earlier daemon left, until recovery has looked at it.
+    pub(crate) inherited: Inherited,
+    /// Containers whose connection is being taken back.
+    leaving: BTreeSet<ContainerId>,
     /// Bound sockets that no proxy has yet.
     pub(crate) pending: BTreeMap<ContainerId, Vec<Bound>>,
+    /// For whom ports are served.
+    pub(crate) served: BTreeMap<ContainerId, Served>,
     /// Proxies that are children of this process.
     pub(crate) children: BTreeMap<ContainerId, Child>,
+    /// The daemon ends: nothing is brought up any more.
+    pub(crate) closed: bool,
 }
 
 /// The network while its bridge exists.
@@ -165,7 +99,7 @@ pub(crate) struct Up {
 }
 
 impl Networks {
-    /// Opens the records; nothing is made yet.
+    /// Opens the records; nothing is made yet. Their addresses and ports are taken until [`Networks::recover`] has looked at them.
     ///
     /// # Errors
     /// [`NetworkError::BridgeName`], or what the file system says.
@@ -179,34 +113,32 @@ impl Networks {
             what: "read the boot id".into(),
             source: std::io::Error::other(error),
         })?;
-        let endpoints = Records::<Endpoint>::flat(run.join("endpoints"));
-        // Their addresses and ports are taken until recovery has looked at them.
-        let found: BTreeMap<_, _> = endpoints
-            .list()?
-            .into_iter()
-            .filter(|endpoint| endpoint.boot_id == boot_id)
-            .map(|endpoint| (endpoint.container.clone(), endpoint))
-            .collect();
-        let state = State {
-            unverified: found.keys().cloned().collect(),
-            endpoints: found,
-            ..State::default()
-        };
         let run_root = &settings.run_root;
         let run_root = fs::canonicalize(run_root).map_err(NetworkError::file("resolve", run_root))?;
+        let networks = Records::<NetworkRecord>::flat(settings.root.join("networks"));
+        let subnets = networks
+            .load(DEFAULT)?
+            .map_or_else(Vec::new, |record| record.subnets());
         let inner = Inner {
             boot_id,
             mark: Mark::of(&run_root),
-            networks: Records::flat(settings.root.join("networks")),
+            networks,
             host: Records::flat(&run),
-            endpoints,
+            endpoints: Records::flat(run.join("endpoints")),
             settings,
-            state: Mutex::new(state),
+            state: Mutex::default(),
+            table: RwLock::new(Table {
+                subnets,
+                ..Table::default()
+            }),
+            left: Condvar::new(),
             watch: Mutex::default(),
         };
-        Ok(Self {
+        let networks = Self {
             inner: Arc::new(inner),
-        })
+        };
+        networks.inherit()?;
+        Ok(networks)
     }
 
     /// Connects a container to the default network. One that is connected stays so.
@@ -223,8 +155,13 @@ impl Networks {
     /// # Errors
     /// [`NetworkError::PortTaken`], [`NetworkError::AddressTaken`] and their like; what the kernel says.
     pub fn attach(&self, id: &ContainerId, request: &AttachRequest) -> Result<Endpoint> {
-        if let Some(endpoint) = self.endpoint(id) {
-            return Ok(endpoint);
+        {
+            let mut state = self.wait_for_leaving(id);
+            if let Some(endpoint) = self.endpoint(id) {
+                // Whoever asks knows that it is in use: recovery has nothing to decide about it any more.
+                state.inherited.claim(id);
+                return Ok(endpoint);
+            }
         }
         let (endpoint, bridge) = self.lease(id, request)?;
         let result = self.connect(&endpoint, bridge, request);
@@ -272,7 +209,7 @@ impl Networks {
             proxy: None,
         };
         let bridge = up.bridge;
-        state.endpoints.insert(id.clone(), endpoint.clone());
+        self.table_mut().endpoints.insert(id.clone(), endpoint.clone());
         Ok((endpoint, bridge))
     }
 
@@ -301,66 +238,17 @@ impl Networks {
         })?;
         let mut state = self.state();
         if let Some(up) = &mut state.up {
-            up.filter.publish(&mappings(&endpoint))?;
+            let mappings = mappings(&endpoint);
+            up.filter.publish(&mappings)?;
+            note(&endpoint.container, forget::misled(&mappings));
         }
         if !bound.is_empty() {
             state.pending.insert(endpoint.container.clone(), bound);
         }
-        state
+        self.table_mut()
             .endpoints
             .insert(endpoint.container.clone(), endpoint.clone());
         Ok(endpoint)
-    }
-
-    /// Which of our containers has published the port.
-    fn own_holder(&self, protocol: croze_model::Protocol, address: std::net::SocketAddr) -> Option<String> {
-        let state = self.state();
-        let holds = |endpoint: &&Endpoint| {
-            endpoint.ports.iter().any(|port| {
-                port.protocol == protocol
-                    && port.host_port == address.port()
-                    && (port.host_ip == address.ip()
-                        || port.host_ip.is_unspecified()
-                        || address.ip().is_unspecified())
-            })
-        };
-        let endpoint = state.endpoints.values().find(holds)?;
-        Some(format!("container {}", endpoint.name))
-    }
-
-    /// Gives the ports' sockets to a process that holds them for as long as the container's first process lives. One that has no ports, or
-    /// whose ports are served, is left alone.
-    ///
-    /// # Errors
-    /// [`NetworkError::NotAttached`], [`NetworkError::Proxy`].
-    pub fn serve_ports(&self, id: &ContainerId, container: ProcessMark) -> Result<()> {
-        let (mut endpoint, bound) = {
-            let mut state = self.state();
-            let bound = state.pending.remove(id).unwrap_or_default();
-            let endpoint = state.endpoints.get(id).cloned();
-            (
-                endpoint.ok_or_else(|| NetworkError::NotAttached {
-                    container: id.short().into(),
-                })?,
-                bound,
-            )
-        };
-        if bound.is_empty() {
-            return Ok(());
-        }
-        let log = self
-            .inner
-            .settings
-            .run_root
-            .join("network")
-            .join("port-proxy.log");
-        let (child, mark) = proxy::start(&self.inner.settings.shim, &log, &endpoint, &bound, container)?;
-        endpoint.proxy = Some(mark);
-        let saved = self.inner.endpoints.save(&endpoint);
-        let mut state = self.state();
-        state.endpoints.insert(id.clone(), endpoint);
-        state.children.insert(id.clone(), child);
-        Ok(saved?)
     }
 
     /// Takes a container's connection back; when this returns its ports are free. One that is not connected is no error.
@@ -370,17 +258,22 @@ impl Networks {
 
     /// Everything that an endpoint has is taken back, whatever fails; what failed is logged, and found again by recovery.
     pub(crate) fn release(&self, id: &ContainerId) {
+        drop(self.wait_for_leaving(id));
         let (endpoint, child) = {
             let mut state = self.state();
-            let Some(endpoint) = state.endpoints.get(id).cloned() else {
+            let Some(endpoint) = self.endpoint(id) else {
                 return;
             };
+            state.leaving.insert(id.clone());
+            state.inherited.claim(id);
             state.pending.remove(id);
+            state.served.remove(id);
             if let Some(up) = &mut state.up {
                 note(id, up.filter.withdraw(&mappings(&endpoint)));
             }
             (endpoint, state.children.remove(id))
         };
+        self.unguard(id);
         if let Some(mark) = endpoint.proxy {
             note(id, proxy::stop(mark, child));
         }
@@ -388,50 +281,54 @@ impl Networks {
             id,
             Socket::open(Family::Route).and_then(|mut s| route::remove_link(&mut s, &endpoint.interface)),
         );
+        // Nothing more comes from it, and nothing that is remembered shall lead to the next one that has its address.
+        note(id, forget::endpoint(&endpoint));
         note(id, namespace::remove(&endpoint.namespace));
         let forgotten = self.inner.endpoints.remove(id.as_str());
         note(id, forgotten.map(drop).map_err(NetworkError::from));
         let mut state = self.state();
         if let Some(up) = &mut state.up {
+            // Brought up since the beginning of this, it has been told of these ports.
+            note(id, up.filter.withdraw(&mappings(&endpoint)));
             up.pool.free(endpoint.ipv4.address);
             if let (Some(pool), Some(ipv6)) = (&mut up.pool6, endpoint.ipv6) {
                 pool.free(ipv6.address);
             }
         }
-        state.endpoints.remove(id);
+        self.table_mut().endpoints.remove(id);
+        state.leaving.remove(id);
+        drop(state);
+        self.inner.left.notify_all();
     }
 
-    /// A container's connection.
+    /// The state, when this container is not about to leave.
+    fn wait_for_leaving(&self, id: &ContainerId) -> MutexGuard<'_, State> {
+        self.inner
+            .left
+            .wait_while(self.state(), |state| state.leaving.contains(id))
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A container's connection. Never waits for the kernel.
     #[must_use]
     pub fn endpoint(&self, id: &ContainerId) -> Option<Endpoint> {
-        self.state().endpoints.get(id).cloned()
+        self.table().endpoints.get(id).cloned()
     }
 
-    /// The default network as it is.
+    /// The default network as it is. Never waits for the kernel.
     #[must_use]
     pub fn facts(&self) -> NetworkFacts {
-        let state = self.state();
-        let subnets = match &state.up {
-            Some(up) => std::iter::once(&up.pool)
-                .chain(&up.pool6)
-                .map(|pool| (pool.subnet(), pool.gateway()))
-                .collect(),
-            None => {
-                let record = self.inner.networks.load(DEFAULT).ok().flatten();
-                let subnets = record.map(|r| std::iter::once(r.subnet).chain(r.subnet6));
-                subnets
-                    .into_iter()
-                    .flatten()
-                    .map(|subnet| (subnet, Pool::new(subnet).gateway()))
-                    .collect()
-            }
-        };
+        let table = self.table();
         NetworkFacts {
             name: DEFAULT.into(),
             bridge: self.inner.settings.bridge.name.clone(),
-            subnets,
+            subnets: table
+                .subnets
+                .iter()
+                .map(|subnet| (*subnet, Pool::new(*subnet).gateway()))
+                .collect(),
             mtu: self.inner.settings.bridge.mtu,
-            endpoints: state.endpoints.values().cloned().collect(),
+            endpoints: table.endpoints.values().cloned().collect(),
         }
     }
 
@@ -443,6 +340,20 @@ impl Networks {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.inner.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everybody who is connected.
+    pub(crate) fn connected(&self) -> Vec<Endpoint> {
+        self.table().endpoints.values().cloned().collect()
+    }
+
+    /// To be taken with the state locked.
+    pub(crate) fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
+        self.inner.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn namespace_path(&self, name: &str) -> PathBuf {
@@ -472,10 +383,10 @@ fn take(pool: &mut Pool, wanted: Option<IpAddr>) -> Result<Address> {
     })
 }
 
-/// Logs what could not be taken back.
+/// Logs what could not be done for a container's network.
 pub(crate) fn note(id: &ContainerId, result: Result<()>) {
     if let Err(error) = result {
-        tracing::error!(container = id.short(), %error, "a part of its network could not be removed");
+        tracing::error!(container = id.short(), %error, "a part of its network is not as it should be");
     }
 }
 

@@ -14,8 +14,11 @@
 //! The packet filter leads most connections to the container before they get here; what arrives came by the host's loopback addresses, or while
 //! somebody had flushed the rules. One thread, one epoll; nothing in it blocks.
 //!
+//! It is root's and has no capabilities, as nothing that it does needs any; nor is it spared when memory ends: whoever connects makes it keep up to
+//! 128 KiB. crozed replaces it.
+//!
 //! Invariants: the process ends when the container's first process does, or on SIGTERM, and with it every socket; a client that reads nothing holds
-//! up its own connection only, and one that never pauses takes turns with the others; memory is bounded by the number of open connections.
+//! up its own connection only, and one that never pauses takes turns with the others; memory is bounded by the number of open connections, and that by [`tcp`].
 //!
 //! What it does not do: it keeps no client's address (the container sees the gateway's), and it knows nothing of crozed.
 
@@ -54,7 +57,8 @@ pub(crate) fn main(arguments: impl Iterator<Item = String>) -> bool {
     match Proxy::open(arguments) {
         Ok(mut proxy) => {
             let mut cgroup = OwnCgroup::enter(&format!("ports-{}", std::process::id()));
-            runtime::protect_from_oom();
+            runtime::expose_to_oom();
+            drop_privileges();
             let result = proxy.run();
             cgroup.leave();
             result.map_err(|error| note(&error)).is_ok()
@@ -165,7 +169,7 @@ impl Proxy {
                             return Ok(());
                         }
                     }
-                    _ => self.dispatch(key, &mut buffer),
+                    _ => self.dispatch(key, event.flags, &mut buffer),
                 }
             }
             for key in unfinished {
@@ -179,7 +183,7 @@ impl Proxy {
         }
     }
 
-    fn dispatch(&mut self, key: u64, buffer: &mut [u8]) {
+    fn dispatch(&mut self, key: u64, flags: EventFlags, buffer: &mut [u8]) {
         let place = usize::try_from(key - FIRST).unwrap_or(usize::MAX);
         match self.ports.get(place) {
             Some(Port::Tcp(listener, target)) => {
@@ -201,12 +205,15 @@ impl Proxy {
                 };
                 self.flows.answer(key, socket_of, buffer);
             }
-            None => self.serve(key, buffer),
+            None => {
+                self.streams.note(key, flags);
+                self.serve(key, buffer);
+            }
         }
     }
 
     fn serve(&mut self, key: u64, buffer: &mut [u8]) {
-        if self.streams.serve(key, buffer) {
+        if self.streams.serve(key, buffer) && self.streams.is_paused() {
             self.resume(Instant::now());
         }
     }
@@ -230,7 +237,10 @@ impl Port {
         let (protocol, address) = target.split_once(':').ok_or_else(unusable)?;
         let address = address.parse().map_err(|_| unusable())?;
         match protocol {
-            "tcp" => Ok(Self::Tcp(fd.into(), address)),
+            "tcp" => {
+                tcp::prepare(&fd);
+                Ok(Self::Tcp(fd.into(), address))
+            }
             "udp" => Ok(Self::Udp(fd.into(), address)),
             _ => Err(unusable()),
         }
@@ -255,6 +265,22 @@ fn receive(control: &OwnedFd, count: usize) -> Result<Vec<OwnedFd>, ShimError> {
         fds.extend(some);
     }
     Ok(fds)
+}
+
+/// The sockets are bound and came with their rights; what is left to do anybody may do.
+fn drop_privileges() {
+    use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    if let Err(error) = set_capabilities(None, none) {
+        note(&ShimError::call("capset")(error));
+    }
+    if let Err(error) = croze_sys::process::set_no_new_privileges() {
+        note(&error);
+    }
 }
 
 /// Each connection takes two descriptors: as many as are allowed may be used.

@@ -8,14 +8,16 @@
 //! Numbers are in the host's byte order in the route family, and big endian in most attributes of the packet filter. Source: netlink(7),
 //! rtnetlink(7), and the kernel's headers below `linux/`.
 //!
-//! Invariant: no call waits longer than [`ANSWER_LIMIT`]. What arrives is from the kernel, and is still read with every length checked.
+//! Invariants: the kernel's silence is waited for no longer than [`ANSWER_LIMIT`], and a list that others change all the time is asked for again no
+//! longer than that. What arrives is from the kernel, and is still read with every length checked; a list that ends with an error is none.
 
+pub(crate) mod conntrack;
 pub(crate) mod filter;
 pub(crate) mod route;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{self, Timeout};
@@ -54,6 +56,8 @@ const INTERRUPTED: u16 = 0x10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     bytes: Vec<u8>,
+    /// Something is longer than its length can say: it cannot be sent.
+    overlong: bool,
 }
 
 impl Message {
@@ -65,7 +69,10 @@ impl Message {
         bytes.extend((REQUEST | flags).to_ne_bytes());
         bytes.extend([0; 8]);
         bytes.extend(header);
-        let mut message = Self { bytes };
+        let mut message = Self {
+            bytes,
+            overlong: false,
+        };
         message.pad();
         message
     }
@@ -102,7 +109,7 @@ impl Message {
         let start = self.bytes.len();
         self.bytes.extend([0; 4]);
         let mut message = fill(self);
-        let length = u16::try_from(message.bytes.len() - start).unwrap_or(u16::MAX);
+        let length = message.length_of(message.bytes.len() - start);
         message.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         message.bytes[start + 2..start + 4].copy_from_slice(&(kind | NESTED).to_ne_bytes());
         message.pad();
@@ -117,20 +124,29 @@ impl Message {
     }
 
     fn put(&mut self, kind: u16, value: &[u8]) {
-        let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+        let length = self.length_of(value.len() + 4);
         self.bytes.extend(length.to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());
         self.bytes.extend(value);
         self.pad();
     }
 
-    fn finish(mut self, sequence: u32, flags: u16) -> Vec<u8> {
-        let length = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+    fn length_of(&mut self, length: usize) -> u16 {
+        u16::try_from(length).unwrap_or_else(|_| {
+            self.overlong = true;
+            u16::MAX
+        })
+    }
+
+    fn finish(mut self, sequence: u32, flags: u16) -> io::Result<Vec<u8>> {
+        let length = u32::try_from(self.bytes.len()).ok().filter(|_| !self.overlong);
+        let length = length
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is too long for one message"))?;
         let flags = flags | u16::from_ne_bytes([self.bytes[6], self.bytes[7]]);
         self.bytes[0..4].copy_from_slice(&length.to_ne_bytes());
         self.bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
         self.bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
-        self.bytes
+        Ok(self.bytes)
     }
 }
 
@@ -153,10 +169,10 @@ impl Reply {
         Attributes(self.body.get(header..).unwrap_or_default())
     }
 
-    /// What an error message says; `None`: it is an acknowledgement, or no error message.
+    /// What an error message, or the end of a dump, says; `None`: all went well, or it is neither.
     fn error(&self) -> Option<io::Error> {
         let code = i32::from_ne_bytes(self.body.get(..4)?.try_into().ok()?);
-        (self.kind == ERROR && code != 0).then(|| io::Error::from_raw_os_error(-code))
+        (matches!(self.kind, ERROR | DONE) && code < 0).then(|| io::Error::from_raw_os_error(-code))
     }
 }
 
@@ -277,7 +293,8 @@ impl Socket {
     pub(crate) fn request(&mut self, what: &str, message: Message) -> Result<()> {
         let failed = failed(what);
         let sequence = self.next();
-        self.send(&message.finish(sequence, ACK)).map_err(&failed)?;
+        let bytes = message.finish(sequence, ACK).map_err(&failed)?;
+        self.send(&bytes).map_err(&failed)?;
         loop {
             for reply in self.receive().map_err(&failed)? {
                 if reply.sequence == sequence && reply.kind == ERROR {
@@ -300,14 +317,15 @@ impl Socket {
             return Ok(());
         };
         let first = self.next();
-        let mut bytes = begin.finish(first, 0);
+        let mut bytes = begin.finish(first, 0).map_err(&failed)?;
         let mut acknowledged = first;
         for (n, message) in messages.into_iter().enumerate() {
             acknowledged = self.next();
-            bytes.extend(message.finish(acknowledged, if n == last { ACK } else { 0 }));
+            let flags = if n == last { ACK } else { 0 };
+            bytes.extend(message.finish(acknowledged, flags).map_err(&failed)?);
         }
         let sequence = self.next();
-        bytes.extend(end.finish(sequence, 0));
+        bytes.extend(end.finish(sequence, 0).map_err(&failed)?);
         self.send(&bytes).map_err(&failed)?;
         // Whatever went wrong is said before the last one is acknowledged, and nothing is acknowledged before all of it took effect.
         let mut first_error = None;
@@ -324,13 +342,18 @@ impl Socket {
         }
     }
 
-    /// Everything a dump lists. One that changes disturb is asked for again.
+    /// Everything a dump lists. One that changes disturb is asked for again, though not for ever.
     pub(crate) fn dump(&mut self, what: &str, message: &Message) -> Result<Vec<Reply>> {
         let failed = failed(what);
+        let since = Instant::now();
         'again: loop {
+            if since.elapsed() > ANSWER_LIMIT {
+                let words = "it is changed by others all the time";
+                return Err(failed(io::Error::new(io::ErrorKind::TimedOut, words)));
+            }
             let sequence = self.next();
-            self.send(&message.clone().finish(sequence, DUMP))
-                .map_err(&failed)?;
+            let bytes = message.clone().finish(sequence, DUMP).map_err(&failed)?;
+            self.send(&bytes).map_err(&failed)?;
             let (mut found, mut disturbed) = (Vec::new(), false);
             loop {
                 for reply in self.receive().map_err(&failed)? {
@@ -340,7 +363,7 @@ impl Socket {
                     disturbed |= reply.flags & INTERRUPTED != 0;
                     match reply.kind {
                         DONE if disturbed => continue 'again,
-                        DONE => return Ok(found),
+                        DONE => return reply.error().map_or(Ok(found), |error| Err(failed(error))),
                         ERROR => match reply.error() {
                             Some(error) if error.raw_os_error() == Some(EINTR) => continue 'again,
                             Some(error) => return Err(failed(error)),
@@ -421,7 +444,7 @@ mod tests {
         let message = Message::new(16, CREATE, &[1, 2, 3])
             .text(3, "ab")
             .nested(18, |m| m.number(1, 7));
-        let bytes = message.finish(9, ACK);
+        let bytes = message.finish(9, ACK).unwrap();
         #[rustfmt::skip]
         let expected: Vec<u8> = [
             &40u32.to_ne_bytes()[..], &16u16.to_ne_bytes(), &(REQUEST | ACK | CREATE).to_ne_bytes(), &9u32.to_ne_bytes(), &[0; 4],
@@ -439,7 +462,10 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_is_not_read() {
-        let bytes = Message::new(16, 0, &[0; 4]).text(3, "abcdef").finish(1, 0);
+        let bytes = Message::new(16, 0, &[0; 4])
+            .text(3, "abcdef")
+            .finish(1, 0)
+            .unwrap();
         for end in 0..bytes.len() {
             assert!(parse(&bytes[..end]).is_empty(), "{end}");
         }
@@ -453,6 +479,22 @@ mod tests {
             0,
             "a length of 0 is no endless loop"
         );
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_and_a_list_may_end_badly() {
+        let fits = |length: usize| {
+            let plain = Message::new(16, 0, &[0; 4]).attribute(3, &vec![0; length]);
+            let nested = Message::new(16, 0, &[0; 4]).nested(3, |m| m.raw(&vec![0; length]));
+            assert_eq!(plain.clone().finish(1, 0).is_ok(), nested.finish(1, 0).is_ok());
+            plain.finish(1, 0).is_ok()
+        };
+        assert!(fits(65_528) && !fits(65_532));
+        let done = |code: i32| {
+            let bytes = Message::new(DONE, 0, &code.to_ne_bytes()).finish(1, 0).unwrap();
+            parse(&bytes)[0].error().and_then(|error| error.raw_os_error())
+        };
+        assert_eq!((done(0), done(-5)), (None, Some(5)));
     }
 
     #[test]

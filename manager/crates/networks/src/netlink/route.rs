@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use super::{CREATE, EXCLUSIVE, Message, Result, Socket};
+use super::{CREATE, EXCLUSIVE, Message, Reply, Result, Socket};
 use crate::address::{Mac, Subnet};
 use crate::error::NetworkError;
 
@@ -13,6 +13,7 @@ const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
 const SETLINK: u16 = 19;
 const NEWADDR: u16 = 20;
+const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
 const GETROUTE: u16 = 26;
 
@@ -50,7 +51,11 @@ const INET: u8 = 2;
 const INET6: u8 = 10;
 const BRIDGE_FAMILY: u8 = 7;
 
+/// The group of notifications about interfaces, as a bit (group 1).
+pub(crate) const LINK_CHANGES: u32 = 1;
+
 /// Lengths of the family's headers.
+const ADDRESS_HEADER: usize = 8;
 const LINK_HEADER: usize = 16;
 const ROUTE_HEADER: usize = 12;
 
@@ -67,6 +72,8 @@ pub(crate) struct Link {
     pub(crate) master: Option<u32>,
     /// What somebody wrote on it.
     pub(crate) alias: Option<String>,
+    /// Its hardware address, where it has one of six bytes.
+    pub(crate) mac: Option<Mac>,
 }
 
 /// `struct ifinfomsg`.
@@ -105,7 +112,35 @@ pub(crate) fn links(socket: &mut Socket) -> Result<Vec<Link>> {
                 kind: attributes.within(IFLA_LINKINFO).text(INFO_KIND),
                 master: attributes.number(IFLA_MASTER),
                 alias: attributes.text(IFLA_IFALIAS),
+                mac: attributes
+                    .find(IFLA_ADDRESS)
+                    .and_then(|bytes| Some(Mac(bytes.try_into().ok()?))),
             })
+        })
+        .collect())
+}
+
+/// Whether a notification says that the interface of this name is gone.
+pub(crate) fn removes(reply: &Reply, name: &str) -> bool {
+    reply.kind == DELLINK && reply.attributes(LINK_HEADER).text(IFLA_IFNAME).as_deref() == Some(name)
+}
+
+/// The addresses of an interface of the socket's namespace that reach beyond its own link, with the length of each one's prefix.
+pub(crate) fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<(IpAddr, u8)>> {
+    let replies = socket.dump(
+        "list the addresses",
+        &Message::new(GETADDR, 0, &[0; ADDRESS_HEADER]),
+    )?;
+    let of_interface = |reply: &&Reply| reply.body.get(4..8) == Some(&index.to_ne_bytes()[..]);
+    let global = |reply: &&Reply| reply.body.get(3) == Some(&0);
+    Ok(replies
+        .iter()
+        .filter(of_interface)
+        .filter(global)
+        .filter_map(|reply| {
+            let attributes = reply.attributes(ADDRESS_HEADER);
+            let bytes = attributes.find(IFA_LOCAL).or(attributes.find(IFA_ADDRESS))?;
+            Some((ip(bytes)?, *reply.body.get(1)?))
         })
         .collect())
 }

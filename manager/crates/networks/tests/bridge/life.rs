@@ -132,6 +132,13 @@ fn a_bridge_that_was_removed_is_made_again() {
     let networks = world.open();
     let one = world.attach(&networks, 1, &[]);
     world.host.sh("ip link delete croze0; nft delete table ip croze0");
+    let since = Instant::now();
+    while !world.traces().contains("table ip croze0") {
+        assert!(
+            since.elapsed() < Duration::from_secs(5),
+            "nobody needs to ask for it"
+        );
+    }
     let two = world.attach(&networks, 2, &[]);
     let (first, second) = (Space::of(&one), Space::of(&two));
     first.serve(80);
@@ -178,13 +185,16 @@ fn subnets_that_the_host_uses_are_avoided_and_what_was_chosen_stays() {
     world.detach(&networks, 1);
     world.close(&networks);
     world.host.sh("ip address del 172.30.9.1/24 dev out0");
-    let again = world.attach(&world.open(), 2, &[]);
+    let networks = world.open();
+    let again = world.attach(&networks, 2, &[]);
     assert_eq!(again.ipv4.address.to_string(), "172.31.0.2");
     assert_eq!(
         again.ipv6.unwrap().gateway,
         first.ipv6.unwrap().gateway,
         "the local subnet is made up once"
     );
+    world.detach(&networks, 2);
+    world.close(&networks);
 
     let taken = BridgeSettings {
         name: "br-other".into(),

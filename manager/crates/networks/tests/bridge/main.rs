@@ -7,7 +7,9 @@
     reason = "a test whose world cannot be made has failed"
 )]
 
+mod changes;
 mod connections;
 mod life;
+mod memory;
 mod ownership;
 mod world;

@@ -117,9 +117,10 @@ fn a_bridge_that_took_our_name_meanwhile_stays_when_the_daemon_ends() {
     let world = World::new();
     let networks = world.open();
     world.attach(&networks, 1, &[]);
+    // One that is deleted is made again before anybody else can.
     world
         .host
-        .sh("ip link delete croze0; ip link add croze0 type bridge");
+        .sh("ip link set croze0 down; ip link set croze0 name was0; ip link add croze0 type bridge");
     let error = world.try_attach(&networks, 2, request(2, &[])).unwrap_err();
     assert!(error.to_string().contains("was not made by crozed"), "{error}");
     world.detach(&networks, 1);

@@ -47,7 +47,7 @@ impl Space {
         }
     }
 
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::enter(|| unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root"))
     }
 
@@ -208,7 +208,7 @@ impl World {
             shim: "/no/such/program".into(),
             bridge,
         };
-        Networks::open(settings).unwrap()
+        self.host.run(move || Networks::open(settings)).unwrap()
     }
 
     /// Connects a container whose id is made of this digit.

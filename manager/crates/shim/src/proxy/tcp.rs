@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::waits;
 
@@ -18,6 +18,10 @@ const AT_ONCE: usize = 64;
 const TURN: usize = 16;
 /// How long nothing is accepted when descriptors or memory ran out. What they were lacking for may be somebody else's, who tells nobody.
 const PAUSE: Duration = Duration::from_millis(200);
+/// So many connections at once; more wait in the kernel's queue.
+const CONNECTIONS: usize = 8192;
+/// A client that says nothing is asked after so long whether it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// All connections, by the keys of their two ends.
 pub(super) struct Streams {
@@ -42,12 +46,74 @@ enum Turn {
 
 /// A connection: even distance from the pair's key is the client's end, odd the container's.
 struct Pair {
-    client: TcpStream,
-    container: TcpStream,
+    client: End,
+    container: End,
     connected: bool,
     /// From the client to the container.
     there: Direction,
     back: Direction,
+}
+
+/// One end of a connection, with what the kernel has said of it and was not found untrue since: what is known to wait is not asked for.
+#[derive(Debug)]
+struct End {
+    stream: TcpStream,
+    readable: bool,
+    writable: bool,
+    /// Its sender has ended, so that a read that is short is not the last.
+    ending: bool,
+}
+
+impl End {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            readable: false,
+            writable: false,
+            ending: false,
+        }
+    }
+
+    fn note(&mut self, flags: EventFlags) {
+        let over = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+        self.ending |= flags.intersects(over);
+        self.readable |= flags.intersects(EventFlags::IN | over);
+        self.writable |= flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
+    }
+
+    /// How much was written; 0: it waits.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        while self.writable {
+            match (&self.stream).write(bytes) {
+                Ok(length) => {
+                    // What did not fit waits for room: the kernel says when there is some.
+                    self.writable = length == bytes.len();
+                    return Ok(length);
+                }
+                Err(error) if waits(&error) => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(0)
+    }
+
+    /// How much was read; `None`: it waits.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        while self.readable {
+            match (&self.stream).read(buffer) {
+                Ok(length) => {
+                    // Less than there was room for was all there was: what comes then is told.
+                    self.readable = length == buffer.len() || self.ending;
+                    return Ok(Some(length));
+                }
+                Err(error) if waits(&error) => self.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// What flows one way.
@@ -70,40 +136,30 @@ enum Stage {
 
 impl Direction {
     /// Moves what can be moved now, and no more than is one's turn.
-    fn pump(&mut self, mut from: &TcpStream, mut to: &TcpStream, buffer: &mut [u8]) -> io::Result<Turn> {
+    fn pump(&mut self, from: &mut End, to: &mut End, buffer: &mut [u8]) -> io::Result<Turn> {
         for _ in 0..TURN {
             while !self.left.is_empty() {
-                match to.write(&self.left) {
-                    Ok(written) => drop(self.left.drain(..written)),
-                    Err(error) if waits(&error) => return Ok(Turn::Waits),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
+                match to.write(&self.left)? {
+                    0 => return Ok(Turn::Waits),
+                    written => drop(self.left.drain(..written)),
                 }
             }
             match self.stage {
                 Stage::Open => {}
                 Stage::Ending => {
-                    to.shutdown(Shutdown::Write)?;
                     self.stage = Stage::Ended;
                     self.left = Vec::new();
                     return Ok(Turn::Waits);
                 }
                 Stage::Ended => return Ok(Turn::Waits),
             }
-            match from.read(buffer) {
-                Ok(0) => self.stage = Stage::Ending,
-                Ok(length) => {
-                    let written = match to.write(&buffer[..length]) {
-                        Ok(written) => written,
-                        Err(error) if waits(&error) => 0,
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-                        Err(error) => return Err(error),
-                    };
+            match from.read(buffer)? {
+                Some(0) => self.stage = Stage::Ending,
+                Some(length) => {
+                    let written = to.write(&buffer[..length])?;
                     self.left.extend_from_slice(&buffer[written..length]);
                 }
-                Err(error) if waits(&error) => return Ok(Turn::Waits),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                None => return Ok(Turn::Waits),
             }
         }
         Ok(Turn::Unfinished)
@@ -114,21 +170,38 @@ impl Pair {
     /// One turn in both directions; `None`: both have ended.
     fn pump(&mut self, buffer: &mut [u8]) -> io::Result<Option<Turn>> {
         if !self.connected {
-            match self.container.take_error()? {
-                Some(error) => return Err(error),
+            if !self.container.writable {
                 // Its end of the epoll set says when.
-                None if self.container.peer_addr().is_err() => return Ok(Some(Turn::Waits)),
-                // Asked once only: when both sides have ended there is no peer any more, yet what it sent is still to be read.
-                None => self.connected = true,
+                return Ok(Some(Turn::Waits));
             }
+            if let Some(error) = self.container.stream.take_error()? {
+                return Err(error);
+            }
+            self.connected = true;
         }
-        let there = self.there.pump(&self.client, &self.container, buffer)?;
-        let back = self.back.pump(&self.container, &self.client, buffer)?;
-        if self.there.stage == Stage::Ended && self.back.stage == Stage::Ended {
-            return Ok(None);
+        let stages = (self.there.stage, self.back.stage);
+        let there = self.there.pump(&mut self.client, &mut self.container, buffer)?;
+        let back = self.back.pump(&mut self.container, &mut self.client, buffer)?;
+        match (self.there.stage, self.back.stage) {
+            // Both are closed now, which tells their peers.
+            (Stage::Ended, Stage::Ended) => return Ok(None),
+            (Stage::Ended, _) if stages.0 != Stage::Ended => {
+                self.container.stream.shutdown(Shutdown::Write)?;
+            }
+            (_, Stage::Ended) if stages.1 != Stage::Ended => self.client.stream.shutdown(Shutdown::Write)?,
+            _ => {}
         }
         Ok(Some(if there == Turn::Waits { back } else { there }))
     }
+}
+
+/// Sets what connections inherit from their listener, so that nobody has to set it for each of them.
+pub(super) fn prepare(listener: &OwnedFd) {
+    // What was sent goes on at once: it was the sender's business to wait for more. A client that is gone without a word is found out.
+    let _slower = sockopt::set_tcp_nodelay(listener, true);
+    let _kept = sockopt::set_socket_keepalive(listener, true);
+    let _kept = sockopt::set_tcp_keepidle(listener, KEEP_ALIVE);
+    let _kept = sockopt::set_tcp_keepintvl(listener, KEEP_ALIVE);
 }
 
 impl Streams {
@@ -153,9 +226,13 @@ impl Streams {
     /// Takes in clients that wait; false: no descriptors are left.
     pub(super) fn accept(&mut self, epoll: &OwnedFd, listener: &TcpListener, target: SocketAddr) -> bool {
         for _ in 0..AT_ONCE {
-            let client = match listener.accept() {
-                Ok((client, _)) => client,
-                Err(error) if exhausted(&error) => return false,
+            if self.pairs.len() >= CONNECTIONS {
+                return false;
+            }
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let client = match rustix::net::accept_with(listener, flags) {
+                Ok(client) => TcpStream::from(client),
+                Err(errno) if exhausted(&errno.into()) => return false,
                 // Nobody waits, or the client went away again.
                 Err(_) => return true,
             };
@@ -180,24 +257,37 @@ impl Streams {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(errno) => return Err(errno.into()),
         }
-        client.set_nonblocking(true)?;
+        let _slower = sockopt::set_tcp_nodelay(&container, true);
         let pair = Pair {
-            client,
-            container: container.into(),
+            client: End::new(client),
+            container: End::new(container.into()),
             connected: false,
             there: Direction::default(),
             back: Direction::default(),
         };
-        // What was sent goes on at once: it was the sender's business to wait for more.
-        for stream in [&pair.client, &pair.container] {
-            let _slower = stream.set_nodelay(true);
-        }
         let key = self.next_key();
         let both = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(epoll, &pair.client, EventData::new_u64(key), both)?;
-        epoll::add(epoll, &pair.container, EventData::new_u64(key + 1), both)?;
+        epoll::add(epoll, &pair.client.stream, EventData::new_u64(key), both)?;
+        epoll::add(epoll, &pair.container.stream, EventData::new_u64(key + 1), both)?;
         self.pairs.insert(key, pair);
         Ok(())
+    }
+
+    /// Takes in what the kernel says of one end.
+    pub(super) fn note(&mut self, key: u64, flags: EventFlags) {
+        if let Some(pair) = self.pairs.get_mut(&(key & !1)) {
+            let end = if key & 1 == 0 {
+                &mut pair.client
+            } else {
+                &mut pair.container
+            };
+            end.note(flags);
+        }
+    }
+
+    /// Whether a listener is not listened to.
+    pub(super) fn is_paused(&self) -> bool {
+        !self.paused.is_empty()
     }
 
     /// Serves a connection; true: it is over.
@@ -302,8 +392,8 @@ mod tests {
         let (to_container, mut container) = connection();
         let mut streams = Streams::new(2);
         let pair = Pair {
-            client: from_client,
-            container: to_container,
+            client: End::new(from_client),
+            container: End::new(to_container),
             connected: false,
             there: Direction::default(),
             back: Direction::default(),
@@ -311,7 +401,11 @@ mod tests {
         streams.pairs.insert(2, pair);
         let sent = vec![7; 3 * TURN];
         client.write_all(&sent).unwrap();
-        arrived(&streams.pairs[&2].client);
+        arrived(&streams.pairs[&2].client.stream);
+        let all = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
+        for key in [2, 3] {
+            streams.note(key, all);
+        }
         // One byte at once: the turn is over long before the bytes are.
         let buffer = &mut [0; 1];
         let now = Instant::now();
@@ -334,6 +428,9 @@ mod tests {
         assert_eq!(received, sent);
         // The ends are seen when they arrive, and nothing is left of the connection.
         while !streams.pairs.is_empty() {
+            for key in [2, 3] {
+                streams.note(key, all);
+            }
             streams.serve(2, buffer);
         }
         assert!(streams.unfinished().is_empty() && streams.deadline(now).is_none());

@@ -1,0 +1,114 @@
+//! Which remembered connections must go when a container does, and when its ports are published.
+//!
+//! | when | what is forgotten | or else |
+//! |---|---|---|
+//! | a container is released | whatever its addresses take part in | who has the address next hears its clients, past every rule: answers are let through |
+//! | a port is published, or the rules are written again | datagrams that were sent to the port and do not lead to its container | a client that goes on sending never gets there |
+//!
+//! TCP needs the first only: a connection that leads nowhere ends, and the next one is a new one.
+
+use std::collections::BTreeSet;
+
+use croze_model::Protocol;
+
+use crate::netlink::conntrack::{self, Connection};
+use crate::netlink::{Family, Socket};
+use crate::records::Endpoint;
+use crate::rules::Mapping;
+use crate::service::Result;
+
+/// Forgets everything that a container takes part in.
+pub(crate) fn endpoint(endpoint: &Endpoint) -> Result<()> {
+    let mut socket = Socket::open(Family::Filter)?;
+    for address in endpoint.addresses() {
+        for connection in conntrack::with(&mut socket, address.address)? {
+            conntrack::forget(&mut socket, &connection)?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets datagrams that go elsewhere than these ports lead now.
+pub(crate) fn misled(mappings: &BTreeSet<Mapping>) -> Result<()> {
+    let mut udp = mappings
+        .iter()
+        .filter(|mapping| mapping.protocol == Protocol::Udp)
+        .peekable();
+    if udp.peek().is_none() {
+        return Ok(());
+    }
+    let mut socket = Socket::open(Family::Filter)?;
+    for mapping in udp {
+        let found = conntrack::towards(
+            &mut socket,
+            mapping.target.is_ipv4(),
+            mapping.protocol,
+            mapping.port,
+        )?;
+        for connection in found.iter().filter(|one| is_misled(one, mapping)) {
+            conntrack::forget(&mut socket, connection)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a connection towards the mapping's port goes where no mapping leads it: to who was asked, though the port leads on.
+fn is_misled(connection: &Connection, mapping: &Mapping) -> bool {
+    let asked = connection.original.destination;
+    mapping.host.is_none_or(|host| host == asked)
+        // What a container or another network sends out by this host is somebody's own business: its source was changed.
+        && connection.reply.destination == connection.original.source
+        && connection.reply.source == asked
+        && asked != mapping.target
+        && !asked.is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_goes_past_a_published_port_is_misled() {
+        let mapping = |host: Option<&str>| Mapping {
+            protocol: Protocol::Udp,
+            host: host.map(|host| host.parse().unwrap()),
+            port: 5000,
+            target: "172.30.0.2".parse().unwrap(),
+            target_port: 80,
+        };
+        for (original, reply, host, is) in [
+            // To the host itself: the proxy has it.
+            (("10.9.0.2", "10.9.0.1"), ("10.9.0.1", "10.9.0.2"), None, true),
+            (
+                ("10.9.0.2", "10.9.0.1"),
+                ("10.9.0.1", "10.9.0.2"),
+                Some("10.9.0.1"),
+                true,
+            ),
+            (
+                ("10.9.0.2", "10.9.0.1"),
+                ("10.9.0.1", "10.9.0.2"),
+                Some("10.9.0.7"),
+                false,
+            ),
+            // Led to the container.
+            (("10.9.0.2", "10.9.0.1"), ("172.30.0.2", "10.9.0.2"), None, false),
+            // A container asks a server of the world at the same port.
+            (("172.30.0.3", "8.8.8.8"), ("8.8.8.8", "10.9.0.1"), None, false),
+            // Loopback addresses are the proxy's.
+            (
+                ("127.0.0.1", "127.0.0.1"),
+                ("127.0.0.1", "127.0.0.1"),
+                None,
+                false,
+            ),
+        ] {
+            let connection = Connection::between(original, reply);
+            assert_eq!(
+                is_misled(&connection, &mapping(host)),
+                is,
+                "{connection:?} {host:?}"
+            );
+        }
+    }
+}
