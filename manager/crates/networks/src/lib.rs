@@ -17,7 +17,7 @@
 //! |---|---|
 //! | what the verbs do, in which order, with which undo | `service` (a container's), `serving` (its ports'), `lifecycle` (the network's), `recovery`, `rebuild` |
 //! | decisions: subnet and addresses, rules, what recovery does (pure) | `address`, `rules`, `plan` |
-//! | the kernel | `netlink`, `bridge`, `namespace`, `ports`, `forwarding`, `forget`, `watch` |
+//! | the kernel | `netlink`, `bridge`, `namespace`, `ports`, `forwarding`, `forget`, `tables`, `watch` |
 //! | what is there of others | `foreign`, `holder` |
 //!
 //! Invariants:
@@ -54,6 +54,7 @@ mod rules;
 mod service;
 mod serving;
 mod settings;
+mod tables;
 mod watch;
 
 pub use address::{Mac, Subnet};

@@ -12,9 +12,10 @@ use crate::forwarding::{Closed, Forwarding};
 use crate::netlink::route;
 use crate::netlink::{Family, Socket};
 use crate::records::{Endpoint, HostRecord, NetworkRecord};
-use crate::rules::{Filter, Ruleset};
+use crate::rules::Ruleset;
 use crate::service::{DEFAULT, Networks, Result, State, Up, mappings, note};
 use crate::settings::Ipv6;
+use crate::tables::Filter;
 use crate::watch::{Event, Watch};
 use crate::{bridge, forget, namespace, plan};
 

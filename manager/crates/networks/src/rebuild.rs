@@ -22,8 +22,9 @@ use crate::plan;
 use crate::ports::PublishedPort;
 use crate::proxy;
 use crate::records::{Address, Endpoint, ProcessMark};
-use crate::rules::{self, Mapping};
+use crate::rules::Mapping;
 use crate::service::Result;
+use crate::tables;
 
 /// What is in a container's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub(crate) fn endpoint(
     let mut socket = Socket::open(Family::Filter)?;
     let mut ports = Vec::new();
     for target in std::iter::once(ipv4).chain(ipv6) {
-        let published = rules::published_to(&mut socket, bridge, target.address)?;
+        let published = tables::published_to(&mut socket, bridge, target.address)?;
         ports.extend(published.iter().map(port));
     }
     ports.sort_unstable();

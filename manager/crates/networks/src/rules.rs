@@ -1,4 +1,5 @@
-//! What the packet filter shall do for a bridge network: a table of its own for each of IPv4 and IPv6. Pure but for [`Filter`].
+//! What the packet filter shall do for a bridge network: a table of its own for each of IPv4 and IPv6. Pure; [`crate::tables`] has the kernel
+//! do it.
 //!
 //! ```text
 //!   table ip croze0 {
@@ -31,18 +32,15 @@ use std::net::IpAddr;
 use croze_model::Protocol;
 
 use crate::address::Subnet;
-use crate::error::NetworkError;
 use crate::forwarding::Closed;
+use crate::netlink::Message;
 use crate::netlink::filter::{self, ACCEPT, DROP, FIRST, Hook, Step, Table, TableFamily};
-use crate::netlink::{Family, Message, Socket};
-
-type Result<T, E = NetworkError> = std::result::Result<T, E>;
 
 /// So many elements fit into one message: attributes are 64 KiB at most.
 const ELEMENTS_PER_MESSAGE: usize = 512;
 
-const PUBLISHED: &str = "published";
-const PUBLISHED_ANY: &str = "published-any";
+pub(crate) const PUBLISHED: &str = "published";
+pub(crate) const PUBLISHED_ANY: &str = "published-any";
 const CLOSED: &str = "closed";
 
 /// nft's numbers of types; a concatenation has them one after the other, six bits each.
@@ -77,7 +75,7 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    fn map(&self) -> &'static str {
+    pub(crate) fn map(&self) -> &'static str {
         if self.host.is_some() {
             PUBLISHED
         } else {
@@ -85,13 +83,13 @@ impl Mapping {
         }
     }
 
-    fn is_same_port(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_port(&self, other: &Self) -> bool {
         (self.protocol, self.host, self.port) == (other.protocol, other.host, other.port)
             && self.target.is_ipv4() == other.target.is_ipv4()
     }
 
     /// The reverse of [`Mapping::element`]; `None`: it leads elsewhere.
-    fn parse(map: &str, (key, data): &filter::Element, target: IpAddr) -> Option<Self> {
+    pub(crate) fn parse(map: &str, (key, data): &filter::Element, target: IpAddr) -> Option<Self> {
         let port_at =
             |bytes: &[u8], at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
         let address = octets(target);
@@ -115,7 +113,7 @@ impl Mapping {
     }
 
     /// Key and value as the map has them: each part begins at a multiple of four bytes.
-    fn element(&self) -> filter::Element {
+    pub(crate) fn element(&self) -> filter::Element {
         let mut key = vec![self.protocol.number(), 0, 0, 0];
         key.extend(self.host.map(octets).unwrap_or_default());
         key.extend(self.port.to_be_bytes());
@@ -125,26 +123,6 @@ impl Mapping {
         data.extend([0; 2]);
         (key, data)
     }
-}
-
-/// What is published to a container's address, read from the kernel; loopback addresses are not in there.
-pub(crate) fn published_to(socket: &mut Socket, bridge: &str, target: IpAddr) -> Result<Vec<Mapping>> {
-    let family = if target.is_ipv4() {
-        TableFamily::V4
-    } else {
-        TableFamily::V6
-    };
-    let table = Table { family, name: bridge };
-    let mut found = Vec::new();
-    for map in [PUBLISHED, PUBLISHED_ANY] {
-        let elements = table.elements_of(socket, map)?.unwrap_or_default();
-        found.extend(
-            elements
-                .iter()
-                .filter_map(|element| Mapping::parse(map, element, target)),
-        );
-    }
-    Ok(found)
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -166,7 +144,7 @@ pub(crate) struct Ruleset {
 }
 
 impl Ruleset {
-    fn table(&self) -> Table<'_> {
+    pub(crate) fn table(&self) -> Table<'_> {
         Table {
             family: self.family(),
             name: &self.bridge,
@@ -182,7 +160,7 @@ impl Ruleset {
     }
 
     /// Replaces the table, whether it exists or not.
-    fn replace(&self, mappings: &BTreeSet<Mapping>) -> Vec<Message> {
+    pub(crate) fn replace(&self, mappings: &BTreeSet<Mapping>) -> Vec<Message> {
         let table = self.table();
         // Only what exists can be removed: so it is made first.
         let mut messages = vec![table.add(), table.remove(), table.add()];
@@ -207,7 +185,7 @@ impl Ruleset {
         messages
     }
 
-    fn elements(&self, mappings: &BTreeSet<Mapping>, change: Change) -> Vec<Message> {
+    pub(crate) fn elements(&self, mappings: &BTreeSet<Mapping>, change: Change) -> Vec<Message> {
         let table = self.table();
         let mut messages = Vec::new();
         for map in [PUBLISHED, PUBLISHED_ANY] {
@@ -359,8 +337,9 @@ impl Ruleset {
     }
 }
 
+/// What is done to a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+pub(crate) enum Change {
     Add,
     Remove,
 }
@@ -398,143 +377,6 @@ fn mask(prefix: u8, length: u32) -> Vec<u8> {
             u8::try_from(0xff00u32 >> ones & 0xff).unwrap_or_default()
         })
         .collect()
-}
-
-/// The tables of one network in the kernel.
-#[derive(Debug)]
-pub(crate) struct Filter {
-    socket: Socket,
-    rulesets: Vec<Ruleset>,
-    mappings: BTreeSet<Mapping>,
-    /// The tables as the kernel listed them right after they were written.
-    written: Option<Vec<Vec<Vec<u8>>>>,
-}
-
-impl Filter {
-    /// Nothing is written yet.
-    pub(crate) fn open(rulesets: Vec<Ruleset>) -> Result<Self> {
-        Ok(Self {
-            socket: Socket::open(Family::Filter)?,
-            rulesets,
-            mappings: BTreeSet::new(),
-            written: None,
-        })
-    }
-
-    /// The port of the socket by which changes are made.
-    pub(crate) fn port(&self) -> u32 {
-        self.socket.port()
-    }
-
-    /// Writes the tables anew, with everything that is published.
-    pub(crate) fn write(&mut self) -> Result<()> {
-        let messages = self
-            .rulesets
-            .iter()
-            .flat_map(|ruleset| ruleset.replace(&self.of(ruleset, &self.mappings)))
-            .collect();
-        filter::commit(&mut self.socket, "write the packet filter's rules", messages)?;
-        self.written = Some(self.contents()?);
-        Ok(())
-    }
-
-    /// Whether what is in the kernel is what was written.
-    pub(crate) fn is_intact(&mut self) -> Result<bool> {
-        let found = Some(self.contents()?);
-        if self.written != found {
-            return Ok(false);
-        }
-        for ruleset in &self.rulesets {
-            let wanted = self.of(ruleset, &self.mappings);
-            for map in [PUBLISHED, PUBLISHED_ANY] {
-                let found = ruleset.table().elements_of(&mut self.socket, map)?;
-                let mut wanted: Vec<_> = wanted
-                    .iter()
-                    .filter(|m| m.map() == map)
-                    .map(Mapping::element)
-                    .collect();
-                wanted.sort();
-                let sorted = found.map(|mut found| {
-                    found.sort();
-                    found
-                });
-                if sorted != Some(wanted) {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// Lets these ports lead to their containers.
-    pub(crate) fn publish(&mut self, mappings: &BTreeSet<Mapping>) -> Result<()> {
-        // Who holds the port's socket now is right: another one that had it has ended, and only not been taken back yet.
-        let replaced: BTreeSet<Mapping> = self
-            .mappings
-            .iter()
-            .filter(|old| mappings.iter().any(|new| new.is_same_port(old)))
-            .copied()
-            .collect();
-        self.withdraw(&replaced)?;
-        self.mappings.extend(mappings);
-        self.change(mappings, Change::Add)
-    }
-
-    /// Takes these ports back; those that are not there are no error.
-    pub(crate) fn withdraw(&mut self, mappings: &BTreeSet<Mapping>) -> Result<()> {
-        // The kernel knows elements by their ports alone: one that leads to somebody else by now is not to be touched.
-        let present: BTreeSet<Mapping> = self.mappings.intersection(mappings).copied().collect();
-        self.mappings.retain(|mapping| !present.contains(mapping));
-        self.change(&present, Change::Remove)
-    }
-
-    /// Sets what is published without writing it: [`Filter::write`] follows.
-    pub(crate) fn expect(&mut self, mappings: BTreeSet<Mapping>) {
-        self.mappings = mappings;
-    }
-
-    fn change(&mut self, mappings: &BTreeSet<Mapping>, change: Change) -> Result<()> {
-        if mappings.is_empty() {
-            return Ok(());
-        }
-        let messages = self
-            .rulesets
-            .iter()
-            .flat_map(|ruleset| ruleset.elements(&self.of(ruleset, mappings), change))
-            .collect();
-        match filter::commit(&mut self.socket, "change the published ports", messages) {
-            // Somebody changed the tables: written anew they are right, whatever they were.
-            Err(error) if error.is_not_found() || error.exists() => self.write(),
-            result => result,
-        }
-    }
-
-    /// Removes the tables.
-    pub(crate) fn remove(&mut self) -> Result<()> {
-        self.written = None;
-        let messages = self
-            .rulesets
-            .iter()
-            .flat_map(|ruleset| [ruleset.table().add(), ruleset.table().remove()])
-            .collect();
-        filter::commit(&mut self.socket, "remove the packet filter's rules", messages)
-    }
-
-    fn of(&self, ruleset: &Ruleset, mappings: &BTreeSet<Mapping>) -> BTreeSet<Mapping> {
-        let is_v4 = ruleset.subnet.address().is_ipv4();
-        mappings
-            .iter()
-            .filter(|mapping| mapping.target.is_ipv4() == is_v4)
-            .copied()
-            .collect()
-    }
-
-    fn contents(&mut self) -> Result<Vec<Vec<Vec<u8>>>> {
-        self.rulesets
-            .iter()
-            .map(|ruleset| ruleset.table().contents(&mut self.socket))
-            .collect()
-    }
 }
 
 #[cfg(test)]

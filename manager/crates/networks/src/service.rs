@@ -27,9 +27,10 @@ use crate::netlink::{Family, Socket};
 use crate::ports::{self, Bound};
 use crate::records::{Address, Endpoint, HostRecord, NetworkRecord};
 use crate::recovery::Inherited;
-use crate::rules::{Filter, Mapping};
+use crate::rules::Mapping;
 use crate::serving::Served;
 use crate::settings::{AttachRequest, NetworkFacts, Settings};
+use crate::tables::Filter;
 use crate::watch::Watch;
 use crate::{foreign, forget, plan, proxy};
 
