@@ -72,6 +72,12 @@ impl<'scene> NetworkNamespace<'scene> {
         self.sleeper.pid()
     }
 
+    /// The file by which it can be joined.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/ns/net", self.sleeper.pid())
+    }
+
     /// A command that runs in the namespace.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = reaper::command("nsenter");

@@ -17,6 +17,7 @@ mod identity;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod notify;
 mod review;
 mod seccomp;

@@ -56,9 +56,6 @@ pub(crate) enum CommandError {
     /// `ps` was told to leave out what its lines are chosen by.
     #[error("couldn't find PID field in ps output: let it print the column PID")]
     NoPidColumn,
-    /// `update` with schemata for resctrl.
-    #[error("--l3-cache-schema and --mem-bw-schema: this container has no resctrl group (linux.intelRdt)")]
-    IntelRdt,
     /// `--regex` with something else.
     #[error("--regex: {text:?} is not an extended regular expression as POSIX has them")]
     Pattern {
@@ -315,10 +312,8 @@ fn list(settings: &Settings, args: &ListArgs, log: &Log) -> Result<u8, CommandEr
 }
 
 fn update(settings: &Settings, args: &UpdateArgs) -> Result<(), CommandError> {
-    if !args.schemata().is_empty() {
-        return Err(CommandError::IntelRdt);
-    }
-    Ok(ops::update(settings, &args.id, &args.source())?)
+    let schemata: Vec<String> = args.schemata().into_iter().map(str::to_owned).collect();
+    Ok(ops::update(settings, &args.id, &args.source(), &schemata)?)
 }
 
 fn events(settings: &Settings, args: &EventsArgs) -> Result<u8, CommandError> {

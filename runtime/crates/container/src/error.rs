@@ -96,6 +96,14 @@ pub enum Error {
         /// What went wrong on the way back.
         left: String,
     },
+    /// A field asks for what this host cannot do.
+    #[error("{field}: this host lacks what it needs: {feature}")]
+    MissingFeature {
+        /// The field, as a path through the spec.
+        field: &'static str,
+        /// What is missing.
+        feature: &'static str,
+    },
     /// Something that this runtime does not do.
     #[error("{what} is not supported")]
     Unsupported {

@@ -13,6 +13,7 @@
 //! | [`process`] | the parent's and init's halves of making a process, and the protocol between them |
 //! | [`mounts`] | the root file system: mounts, devices, masks, all on file descriptors below the rootfs |
 //! | [`namespaces`], [`security`], [`limits`], [`scheduling`], [`hooks`], [`console`] | the mechanisms that init's steps use |
+//! | [`net_devices`], [`intel_rdt`] | what is given to the container from outside, while its first process waits |
 //! | [`notify`] | readiness, passed on to a service manager |
 //! | [`state`] | the record on disk, its transitions, its lock |
 //! | [`ops`] | one file per verb: what the command line calls |
@@ -24,9 +25,11 @@
 pub mod console;
 pub mod error;
 pub mod hooks;
+pub mod intel_rdt;
 pub mod limits;
 pub mod mounts;
 pub mod namespaces;
+pub mod net_devices;
 pub mod notify;
 pub mod ops;
 pub mod plan;

@@ -12,10 +12,12 @@ use croze_sys::mount::{Depth, Propagation};
 use oci_spec::runtime::{Hooks, Linux, LinuxPersonalityDomain, Process, Spec};
 
 use crate::error::Result;
+use crate::intel_rdt::{self, RdtPlan};
 use crate::limits::Limit;
 use crate::mounts::devices::{self, DeviceNode};
 use crate::mounts::{self, PlannedMount, options};
 use crate::namespaces::{self, NamespacePlan};
+use crate::net_devices::{self, NetDevice};
 use crate::ops::{Keyring, RootSwitch};
 use crate::process::listener::Listener;
 use crate::scheduling::{self, SchedulingPlan};
@@ -62,6 +64,10 @@ pub struct Plan {
     pub cgroup: croze_cgroups::Plan,
     /// Namespaces: new and joined.
     pub namespaces: NamespacePlan,
+    /// Network devices of the host that become its own.
+    pub net_devices: Vec<NetDevice>,
+    /// Its share of the processor's cache.
+    pub intel_rdt: Option<RdtPlan>,
     /// The root file system.
     pub root: RootPlan,
     /// Host name and domain name, in the container's uts namespace.
@@ -178,6 +184,12 @@ impl Plan {
             bundle: facts.bundle.clone(),
             cgroup: croze_cgroups::Plan::new(&facts.cgroups, cgroups_path, id, linux.resources().as_ref())?,
             namespaces: plan_namespaces(linux),
+            net_devices: net_devices::plan(linux.net_devices().iter().flatten()),
+            intel_rdt: linux
+                .intel_rdt()
+                .as_ref()
+                .map(|rdt| intel_rdt::plan(rdt, id))
+                .transpose()?,
             root: RootPlan::new(spec, linux, choices.root_switch, facts)?,
             names: Names {
                 host: named(spec.hostname()),
@@ -210,6 +222,12 @@ impl Plan {
                 let reason = "the namespace that it belongs to is joined by path, and is the host's own";
                 return Err(invalid("linux.sysctl", name, reason).into());
             }
+        }
+        if let Some(device) = self.net_devices.first()
+            && shared.contains(Namespaces::NETWORK)
+        {
+            let reason = "the network namespace is joined by path, and is the host's own";
+            return Err(invalid("linux.netDevices", &device.host, reason).into());
         }
         if shared.contains(Namespaces::UTS) {
             let reason = "the uts namespace is joined by path, and is the host's own";

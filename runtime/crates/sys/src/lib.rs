@@ -21,6 +21,7 @@
 //! | [`seccomp`] | loading a filter |
 //! | [`keyring`] | session keyrings |
 //! | [`link`] | bringing a network link up |
+//! | [`netlink`] | rtnetlink: links and addresses |
 //! | [`bpf`] | device programs of cgroup v2 |
 //! | [`space`] | how full a file system is, in words
 //! | [`tree`] | whole directory trees, removed and measured however deep they are |
@@ -38,6 +39,7 @@ pub mod keyring;
 pub mod link;
 pub mod memfd;
 pub mod mount;
+pub mod netlink;
 pub mod path;
 pub mod pattern;
 pub mod pidfd;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use croze_cgroups::Cgroup;
+use croze_sys::clone::Namespaces;
 use croze_sys::socket;
 use oci_spec::runtime::{Hooks, Spec};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -21,10 +22,12 @@ use super::{Attachment, CgroupDriver, CreateRequest, Keyring, Warn};
 use crate::console::{self, Destination};
 use crate::error::{Error, Result, While, chain};
 use crate::hooks::{self, HookState};
+use crate::intel_rdt::{self, Assigned};
 use crate::mounts;
 use crate::mounts::cgroup::CgroupView;
 use crate::mounts::devices;
 use crate::namespaces::{self, Opened};
+use crate::net_devices::{self, Moved};
 use crate::notify::{self, Manager};
 use crate::plan::{Choices, Facts, Plan};
 use crate::process::init::{Gate, Inherited};
@@ -75,6 +78,8 @@ pub(super) struct Built {
     pub(super) master: Option<OwnedFd>,
     /// Who waits for it to be ready.
     pub(super) manager: Option<Manager>,
+    /// Network devices that it was given.
+    moved: Option<Moved>,
 }
 
 impl Built {
@@ -99,9 +104,11 @@ impl Built {
     pub(super) fn undo(self, error: Error) -> Error {
         Undo {
             locked: Some(self.locked),
+            rdt: self.record.intel_rdt.clone(),
             poststop: Some((self.spec.hooks().clone(), self.record)),
             cgroup: Some(self.cgroup),
             child: Some(self.child),
+            moved: self.moved,
         }
         .run(error)
     }
@@ -114,13 +121,19 @@ struct Undo {
     /// Where there was a first process hooks may have run: what they have made is for the poststop hooks to clean up.
     poststop: Option<(Option<Hooks>, Record)>,
     cgroup: Option<Cgroup>,
+    rdt: Option<Assigned>,
     child: Option<Child>,
+    /// Before the namespace that they are in goes.
+    moved: Option<Moved>,
 }
 
 impl Undo {
     /// Goes on after a failure, and adds what could not be undone to the error.
     fn run(self, error: Error) -> Error {
         let mut left = Vec::new();
+        if let Some(Err(error)) = self.moved.map(Moved::give_back) {
+            left.push(chain(&error));
+        }
         if let Some(Err(error)) = self.child.as_ref().map(Child::kill) {
             left.push(error.to_string());
         }
@@ -129,6 +142,9 @@ impl Undo {
             let own = cgroup.own_part();
             let gone = own.kill_all(UNDO).and_then(|()| own.remove(UNDO));
             left.extend(gone.err().map(|error| chain(&error)));
+        }
+        if let Some(Err(error)) = self.rdt.as_ref().map(Assigned::remove) {
+            left.push(chain(&error));
         }
         if let Some((hooks, record)) = &self.poststop {
             let failed = hooks::poststop(hooks.as_ref(), record);
@@ -204,7 +220,14 @@ pub(super) fn build(
         starter,
         notifies: manager.is_some(),
     };
-    let (child, cgroup, locked, record, master) = parts.assemble(locked, record)?;
+    let Assembled {
+        child,
+        cgroup,
+        locked,
+        record,
+        master,
+        moved,
+    } = parts.assemble(locked, record)?;
     Ok(Built {
         spec: loaded.spec,
         record,
@@ -213,6 +236,7 @@ pub(super) fn build(
         cgroup,
         master,
         manager,
+        moved,
     })
 }
 
@@ -279,7 +303,22 @@ struct Parts<'a> {
     notifies: bool,
 }
 
-type Assembled = (Child, Cgroup, Locked, Record, Option<OwnedFd>);
+/// A container up to its command.
+struct Assembled {
+    child: Child,
+    cgroup: Cgroup,
+    locked: Locked,
+    record: Record,
+    master: Option<OwnedFd>,
+    moved: Option<Moved>,
+}
+
+/// What the container is given from outside, while its first process waits for that.
+#[derive(Default)]
+struct Gifts {
+    rdt: Option<Assigned>,
+    moved: Option<Moved>,
+}
 
 impl Parts<'_> {
     fn assemble(self, locked: Locked, mut record: Record) -> Result<Assembled> {
@@ -311,27 +350,57 @@ impl Parts<'_> {
         let plan = self.plan;
         let hook_state = HookState::of(&record, "creating", 0);
         let directory = locked.path().to_owned();
-        match self.launch(locked, &cgroup, hook_state.clone()) {
-            Ok((child, locked, receiver)) => {
-                let ready = set_up(plan, &child, &hook_state)
+        let network = self.joined_network();
+        match network.and_then(|network| {
+            let launched = self.launch(locked, &cgroup, hook_state.clone())?;
+            Ok((launched, network))
+        }) {
+            Ok(((child, locked, receiver), network)) => {
+                let mut gifts = Gifts::default();
+                let ready = give(plan, child.pid, network.as_ref(), &mut gifts)
+                    .and_then(|()| set_up(plan, &child, &hook_state))
                     .and_then(|()| match plan.namespaces.id_maps {
                         Some(_) => devices::tidy(&directory, &plan.root.devices),
                         None => Ok(()),
                     })
                     .and_then(|()| receiver.as_ref().map(console::receive_master).transpose());
+                record.intel_rdt = gifts.rdt;
                 match ready {
-                    Ok(master) => Ok((child, cgroup, locked, record, master)),
+                    Ok(master) => Ok(Assembled {
+                        child,
+                        cgroup,
+                        locked,
+                        record,
+                        master,
+                        moved: gifts.moved,
+                    }),
                     Err(error) => Err(Undo {
                         locked: Some(locked),
+                        rdt: record.intel_rdt.clone(),
                         poststop: Some((plan.hooks.clone(), record)),
                         cgroup: Some(cgroup),
                         child: Some(child),
+                        moved: gifts.moved,
                     }
                     .run(error)),
                 }
             }
             Err(error) => Err(remove_without_lock(&directory, cgroup, error)),
         }
+    }
+
+    /// The network namespace that is joined by path, for those devices that go there.
+    fn joined_network(&self) -> Result<Option<OwnedFd>> {
+        let joined = self
+            .joined
+            .iter()
+            .find(|opened| opened.kind == Namespaces::NETWORK && !self.plan.net_devices.is_empty());
+        let copy = joined.map(|opened| opened.fd.try_clone().map_err(|source| (source, opened)));
+        copy.transpose().map_err(|(source, opened)| Error::File {
+            action: "keep open",
+            path: opened.path.clone(),
+            source,
+        })
     }
 
     fn make_notify_directory(&self, locked: &Locked) -> Result<()> {
@@ -403,6 +472,15 @@ fn remove_without_lock(directory: &Path, cgroup: Cgroup, error: Error) -> Error 
             left: left.to_string(),
         },
     }
+}
+
+/// Gives the first process, which waits for it, what comes from outside of its namespaces. What was given is in `gifts`, also after a failure.
+fn give(plan: &Plan, pid: i32, network: Option<&OwnedFd>, gifts: &mut Gifts) -> Result<()> {
+    if let Some(rdt) = &plan.intel_rdt {
+        gifts.rdt = Some(intel_rdt::assign(rdt, &intel_rdt::observe()?, pid)?);
+    }
+    gifts.moved = net_devices::move_in(&plan.net_devices, pid, network)?;
+    Ok(())
 }
 
 fn set_up(plan: &Plan, child: &Child, state: &HookState) -> Result<()> {

@@ -104,6 +104,9 @@ pub fn locked_delete(locked: Locked, force: Force) -> Result<Vec<hooks::HookErro
     }
     end(&record)?;
     Cgroup::from_paths(&record.cgroup).remove(REMOVAL)?;
+    if let Some(rdt) = &record.intel_rdt {
+        rdt.remove()?;
+    }
     let failed = poststop(&locked, &record);
     locked.remove()?;
     Ok(failed)

@@ -9,6 +9,7 @@ use oci_spec::runtime::LinuxResources;
 use super::Settings;
 use super::state::{find, status};
 use crate::error::{Error, Result};
+use crate::intel_rdt;
 use crate::spec::{self, SpecError};
 use crate::state::Status;
 
@@ -26,11 +27,11 @@ pub enum Source {
     Text(String),
 }
 
-/// Writes new limits. What is not given stays as it is.
+/// Writes new limits, and new lines of its resctrl group's schemata. What is not given stays as it is.
 ///
 /// # Errors
-/// There is no such container, it has stopped, or a limit cannot be had.
-pub fn update(settings: &Settings, id: &str, source: &Source) -> Result<()> {
+/// There is no such container, it has stopped, a limit cannot be had, or it has no resctrl group.
+pub fn update(settings: &Settings, id: &str, source: &Source, schemata: &[String]) -> Result<()> {
     let resources = match source {
         Source::File(path) => parse(std::fs::File::open(path), path)?,
         Source::Stdin => parse(Ok(std::io::stdin().lock()), Path::new("standard input"))?,
@@ -46,6 +47,17 @@ pub fn update(settings: &Settings, id: &str, source: &Source) -> Result<()> {
     match status(locked.entry(), &record)? {
         Status::Creating | Status::Stopped => Err(not_running()),
         Status::Created | Status::Running | Status::Paused => {
+            match &record.intel_rdt {
+                Some(rdt) => intel_rdt::write_schemata(&rdt.group, schemata)?,
+                None if schemata.is_empty() => {}
+                None => {
+                    return Err(Error::State {
+                        verb: "update the schemata of",
+                        id: id.to_owned(),
+                        reason: "it has no resctrl group: it was made without linux.intelRdt",
+                    });
+                }
+            }
             Ok(Cgroup::from_paths(&record.cgroup).update(&resources)?)
         }
     }

@@ -71,12 +71,6 @@ pub enum SpecError {
         /// What is repeated.
         value: String,
     },
-    /// A field that this runtime knows but does not act on.
-    #[error("{field} is not supported by this runtime: remove it from config.json")]
-    Unsupported {
-        /// The field.
-        field: &'static str,
-    },
 }
 
 /// A spec that was read and found valid.

@@ -212,16 +212,33 @@ fn validate_linux(linux: &Linux, hostname: bool, domainname: bool) -> Result<(),
             "there is no such propagation",
         ));
     }
-    refuse_unsupported(&[
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        (
-            "linux.netDevices",
-            linux
-                .net_devices()
-                .as_ref()
-                .is_some_and(|devices| !devices.is_empty()),
-        ),
-    ])
+    validate_net_devices(linux, has(LinuxNamespaceType::Network))
+}
+
+fn validate_net_devices(linux: &Linux, has_network: bool) -> Result<(), SpecError> {
+    let field = "linux.netDevices";
+    let mut inside = HashSet::new();
+    for device in crate::net_devices::plan(linux.net_devices().iter().flatten()) {
+        for name in [&device.host, &device.inside] {
+            if !crate::net_devices::is_name(name) {
+                return Err(invalid(field, name, "it is no name of a network device"));
+            }
+        }
+        if !has_network {
+            return Err(invalid(
+                field,
+                &device.host,
+                "it needs a network namespace of the container's own",
+            ));
+        }
+        if !device.inside.contains('%') && !inside.insert(device.inside.clone()) {
+            return Err(SpecError::Duplicate {
+                field,
+                value: device.inside,
+            });
+        }
+    }
+    Ok(())
 }
 
 fn validate_namespaces(namespaces: &[LinuxNamespace]) -> Result<(), SpecError> {
@@ -349,13 +366,6 @@ pub fn sysctl_kind(name: &str) -> SysctlKind {
     }
 }
 
-fn refuse_unsupported(fields: &[(&'static str, bool)]) -> Result<(), SpecError> {
-    match fields.iter().find(|(_, is_there)| *is_there) {
-        Some((field, _)) => Err(SpecError::Unsupported { field }),
-        None => Ok(()),
-    }
-}
-
 fn invalid(field: &str, value: &str, reason: &'static str) -> SpecError {
     SpecError::Invalid {
         field: field.to_owned(),
@@ -480,9 +490,14 @@ mod tests {
                 r#"linux.rootfsPropagation: "sideways" is not valid: there is no such propagation"#,
             ),
             (
-                "/linux/intelRdt",
-                json!({}),
-                "linux.intelRdt is not supported by this runtime: remove it from config.json",
+                "/linux/netDevices",
+                json!({"eth0": {"name": "a/b"}}),
+                r#"linux.netDevices: "a/b" is not valid: it is no name of a network device"#,
+            ),
+            (
+                "/linux/netDevices",
+                json!({"eth0": {"name": "x"}, "x": {}}),
+                r#"linux.netDevices: "x" is there more than once"#,
             ),
         ];
         for (pointer, value, expected) in cases {

@@ -2,6 +2,7 @@
 
 use super::id::Id;
 use super::transition::State;
+use crate::intel_rdt::Assigned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,6 +35,9 @@ pub struct Record {
     /// The cgroup's directories, by controller (see `croze_cgroups::Paths`).
     #[serde(default)]
     pub cgroup: BTreeMap<String, PathBuf>,
+    /// Its share of the processor's cache, if it was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<Assigned>,
     /// The session keyring that every process of it has; none if it is the caller's own (`--no-new-keyring`).
     #[serde(default)]
     pub keyring: Option<String>,
@@ -55,6 +59,7 @@ impl Record {
             owner: rustix::process::getuid().as_raw(),
             annotations: BTreeMap::new(),
             cgroup: BTreeMap::new(),
+            intel_rdt: None,
             keyring: None,
             state: State::Creating,
         }
