@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apparmor;
 mod attacks;
 mod cgroups;
 mod commands;
@@ -21,7 +22,9 @@ mod net_devices;
 mod notify;
 mod review;
 mod seccomp;
+mod systemd;
 mod terminal;
+mod unified;
 
 use anyhow::{Context, Result};
 use croze_integration_tests::{Bundle, Runtime, Scene};

@@ -52,7 +52,7 @@ pub(crate) struct Globals {
     /// Log more
     #[arg(long)]
     pub(crate) debug: bool,
-    /// Let systemd make cgroups (not supported yet)
+    /// Let systemd make cgroups: cgroupsPath is slice:prefix:name then
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
     /// Who makes cgroups, as crun's callers say it

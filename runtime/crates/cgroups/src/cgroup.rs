@@ -5,6 +5,7 @@
 //! no process is ever inside without its limits. If a step fails, the directories made here are removed again,
 //! the deepest first.
 
+use crate::controllers;
 use crate::error::Error;
 use crate::file;
 use crate::observe::Kind;
@@ -47,7 +48,7 @@ pub struct Cgroup {
 /// the machine until all processors have passed a quiet moment: milliseconds. A thread that moves itself (it
 /// writes `0` to `tasks`) needs none of that. For version 2 the same is had by cloning into the cgroup's
 /// directory.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Doors(Vec<(PathBuf, OwnedFd)>);
 
 impl Doors {
@@ -88,27 +89,51 @@ impl Cgroup {
         }
     }
 
+    /// The cgroup of a plan that somebody else is about to make: nothing of it is ours to remove.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] and [`Error::Frozen`]: it is there already, with other people's processes.
+    pub fn expected(plan: &Plan) -> Result<Self, Error> {
+        check_unused(plan)?;
+        Ok(Self {
+            dirs: plan.directories().iter().map(dir).collect(),
+            made: Vec::new(),
+        })
+    }
+
+    /// Completes a cgroup that somebody else (systemd) has made with one process in it: the hierarchies of version 1 that were left
+    /// out are made and entered, and every planned value is written.
+    ///
+    /// # Errors
+    /// The first step that failed; the directories made here are removed again, unless the process is in them.
+    pub fn adopt(plan: &Plan, pid: i32) -> Result<Self, Error> {
+        let mut made = Vec::new();
+        let built = Self::build(plan, &mut made).and_then(|cgroup| {
+            if cgroup.dirs.iter().any(|dir| dir.kind == Kind::V1) {
+                cgroup.attach(pid)?;
+            }
+            Ok(cgroup)
+        });
+        if built.is_err() {
+            for path in made.iter().rev() {
+                fs::remove_dir(path).ok();
+            }
+        }
+        built
+    }
+
     fn build(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Self, Error> {
         let mut dirs = Vec::with_capacity(plan.directories().len());
         for directory in plan.directories() {
             make(&directory.path, made)?;
             if directory.kind == Kind::V2 {
-                enable(directory)?;
+                controllers::enable(directory)?;
             } else if directory.controllers.iter().any(|c| c == "cpuset") {
                 for name in ["cpuset.cpus", "cpuset.mems"] {
                     inherit(&directory.path, &directory.mount, name)?;
                 }
             }
-            let controllers = if directory.kind == Kind::V1 {
-                directory.controllers.clone()
-            } else {
-                Vec::new()
-            };
-            dirs.push(Dir {
-                kind: directory.kind,
-                controllers,
-                path: directory.path.clone(),
-            });
+            dirs.push(dir(directory));
         }
         let own = |dir: &&Dir| made.contains(&dir.path);
         let made = dirs.iter().filter(own).map(|dir| dir.path.clone()).collect();
@@ -257,6 +282,18 @@ impl Cgroup {
     }
 }
 
+/// The directory of a plan as it is kept.
+fn dir(directory: &Directory) -> Dir {
+    Dir {
+        kind: directory.kind,
+        controllers: match directory.kind {
+            Kind::V1 => directory.controllers.clone(),
+            Kind::V2 => Vec::new(),
+        },
+        path: directory.path.clone(),
+    }
+}
+
 fn open(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| Error::Read {
@@ -336,59 +373,6 @@ fn inherit(dir: &Path, mount: &Path, name: &str) -> Result<String, Error> {
         }
         _ => Ok(value),
     }
-}
-
-/// Enables controllers for every level below the mount point, from the top. On a host with version 2 only, that
-/// is every controller there is (their counters are wanted as well); on a hybrid host only those that a limit
-/// needs.
-fn enable(directory: &Directory) -> Result<(), Error> {
-    let needed: Vec<&str> = directory.steps.iter().filter_map(controller_of).collect();
-    // On a hybrid host the tree has few controllers, mostly none, and is other people's: it is left alone
-    // without need.
-    if needed.is_empty() && !directory.controllers.iter().any(|c| c == "memory" || c == "pids") {
-        return Ok(());
-    }
-    let mut levels: Vec<&Path> = directory
-        .path
-        .ancestors()
-        .skip(1)
-        .take_while(|a| a.starts_with(&directory.mount))
-        .collect();
-    levels.reverse();
-    for level in levels {
-        let available = file::read(&level.join("cgroup.controllers"))?;
-        let path = level.join("cgroup.subtree_control");
-        let enabled = file::read(&path)?;
-        let missing: Vec<&str> = available
-            .split_whitespace()
-            .filter(|c| !enabled.split_whitespace().any(|e| e == *c))
-            .collect();
-        if missing.is_empty() {
-            continue;
-        }
-        let all: Vec<String> = missing.iter().map(|c| format!("+{c}")).collect();
-        if file::write_raw(&path, &all.join(" ")).is_ok() {
-            continue;
-        }
-        // One of them cannot be had (a realtime process keeps `cpu` away, for one): the others are enabled one
-        // by one.
-        for controller in missing {
-            let result = file::write(&path, &format!("+{controller}"));
-            if needed.contains(&controller) {
-                result?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The controller whose file a step writes.
-fn controller_of(step: &Step) -> Option<&str> {
-    let (Step::Write(assignment) | Step::Pair(assignment, _)) = step else {
-        return None;
-    };
-    let name = assignment.choices.first()?.0.split('.').next()?;
-    (name != "cgroup").then_some(name)
 }
 
 fn run(dir: &Path, step: &Step) -> Result<(), Error> {

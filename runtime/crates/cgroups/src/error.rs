@@ -148,6 +148,17 @@ pub enum Error {
         /// How long it was waited for.
         after: Duration,
     },
+    /// A property of systemd that an annotation asks for cannot be read.
+    #[error("annotations: {annotation} is no value of a property: {source}")]
+    Property {
+        /// The annotation, as far as it is worth showing.
+        annotation: String,
+        /// What is wrong with it.
+        source: crate::systemd::text::TextError,
+    },
+    /// systemd did not make the cgroup, or not change it.
+    #[error(transparent)]
+    Systemd(#[from] crate::systemd::Error),
     /// This cgroup has no freezer.
     #[error("the cgroup has no freezer: neither version 2 nor the freezer controller of version 1 is in use")]
     NoFreezer,

@@ -18,11 +18,14 @@
 //! Invariants: planning touches nothing; limits are in force before the first process is inside; what a failed
 //! `create` made is removed again; the root cgroup is never a container's.
 //!
-//! It knows no container: the runtime and the manager both use it. The systemd driver is not here: everything
-//! is done on the cgroup file systems.
+//! * [`systemd`]: the other driver: systemd makes the directories and is told of the limits; [`dbus`]: how it is talked to.
+//!
+//! It knows no container: the runtime and the manager both use it.
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+mod controllers;
+pub mod dbus;
 pub mod devices;
 pub mod error;
 pub mod file;
@@ -33,6 +36,7 @@ pub mod oom;
 pub mod plan;
 pub mod resources;
 pub mod stats;
+pub mod systemd;
 mod update;
 pub mod usage;
 

@@ -30,11 +30,19 @@ impl Cgroup {
     /// # Errors
     /// A value makes no sense, its controller is not here, or the kernel refuses it. What was written before stays.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        self.apply(&self.plan_update(resources)?)
+    }
+
+    /// What [`Cgroup::update`] would write.
+    ///
+    /// # Errors
+    /// A value makes no sense, or its controller is not here.
+    pub fn plan_update(&self, resources: &LinuxResources) -> Result<Plan, Error> {
         let current = self.current();
         check_usage(resources, current)?;
         let mut directories: Vec<Directory> = self.dirs().iter().map(directory).collect();
         resources::plan(&mut directories, &completed(resources, current))?;
-        self.apply(&Plan::of(directories))
+        Ok(Plan::of(directories))
     }
 
     fn current(&self) -> Current {

@@ -32,6 +32,8 @@ const DEFAULT_UMASK: u32 = 0o022;
 pub struct Facts {
     /// The cgroup trees.
     pub cgroups: croze_cgroups::Observed,
+    /// systemd, if it is to make the cgroup.
+    pub systemd: Option<croze_cgroups::systemd::Facts>,
     /// The root file system, absolute and free of links.
     pub rootfs: PathBuf,
     /// The bundle, absolute.
@@ -62,6 +64,8 @@ pub struct Plan {
     pub bundle: PathBuf,
     /// Where its processes are counted and limited.
     pub cgroup: croze_cgroups::Plan,
+    /// The scope that systemd makes for them, if it does.
+    pub scope: Option<croze_cgroups::systemd::Scope>,
     /// Namespaces: new and joined.
     pub namespaces: NamespacePlan,
     /// Network devices of the host that become its own.
@@ -171,7 +175,7 @@ impl Plan {
             .process()
             .as_ref()
             .ok_or(missing("process", "it says what to run"))?;
-        let cgroups_path = linux.cgroups_path().as_deref().and_then(Path::to_str);
+        let (cgroup, scope) = plan_cgroup(id, spec, linux, facts)?;
         Ok(Self {
             id: id.to_owned(),
             oci_version: spec.version().clone(),
@@ -182,7 +186,8 @@ impl Plan {
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect(),
             bundle: facts.bundle.clone(),
-            cgroup: croze_cgroups::Plan::new(&facts.cgroups, cgroups_path, id, linux.resources().as_ref())?,
+            cgroup,
+            scope,
             namespaces: plan_namespaces(linux),
             net_devices: net_devices::plan(linux.net_devices().iter().flatten()),
             intel_rdt: linux
@@ -238,6 +243,34 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+fn plan_cgroup(
+    id: &str,
+    spec: &Spec,
+    linux: &Linux,
+    facts: &Facts,
+) -> Result<(croze_cgroups::Plan, Option<croze_cgroups::systemd::Scope>)> {
+    let path = linux.cgroups_path().as_deref().and_then(Path::to_str);
+    let resources = linux.resources().as_ref();
+    match &facts.systemd {
+        None => Ok((
+            croze_cgroups::Plan::new(&facts.cgroups, path, id, resources)?,
+            None,
+        )),
+        Some(systemd) => {
+            let annotations = spec.annotations().iter().flatten();
+            let (plan, scope) = croze_cgroups::systemd::Scope::plan(
+                &facts.cgroups,
+                systemd,
+                path,
+                id,
+                resources,
+                annotations,
+            )?;
+            Ok((plan, Some(scope)))
+        }
     }
 }
 
@@ -402,6 +435,7 @@ mod tests {
         };
         Facts {
             cgroups: croze_cgroups::Observed { trees: vec![tree] },
+            systemd: None,
             rootfs: PathBuf::from("/bundle/rootfs"),
             bundle: PathBuf::from("/bundle"),
         }

@@ -12,13 +12,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use croze_cgroups::Cgroup;
+use croze_cgroups::{Cgroup, Doors};
 use croze_sys::clone::Namespaces;
 use croze_sys::socket;
 use oci_spec::runtime::{Hooks, Spec};
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::{Attachment, CgroupDriver, CreateRequest, Keyring, Warn};
+use super::{Attachment, CgroupDriver, CreateRequest, Keyring, Warn, scope};
 use crate::console::{self, Destination};
 use crate::error::{Error, Result, While, chain};
 use crate::hooks::{self, HookState};
@@ -35,7 +35,7 @@ use crate::process::parent::{self, Child, Held};
 use crate::process::protocol;
 use crate::security;
 use crate::spec::{self, SpecError};
-use crate::state::{EXEC_FIFO, Event, Id, Identity, Locked, Record, Store};
+use crate::state::{EXEC_FIFO, Event, Id, Identity, Locked, Record, ScopeRecord, Store};
 
 /// The fifo through which init explains why the command could not be executed.
 pub(super) const RESULT_FIFO: &str = "result.fifo";
@@ -105,10 +105,11 @@ impl Built {
         Undo {
             locked: Some(self.locked),
             rdt: self.record.intel_rdt.clone(),
-            poststop: Some((self.spec.hooks().clone(), self.record)),
             cgroup: Some(self.cgroup),
+            scope: self.record.scope.clone(),
             child: Some(self.child),
             moved: self.moved,
+            poststop: Some((self.spec.hooks().clone(), self.record)),
         }
         .run(error)
     }
@@ -122,6 +123,8 @@ struct Undo {
     poststop: Option<(Option<Hooks>, Record)>,
     cgroup: Option<Cgroup>,
     rdt: Option<Assigned>,
+    /// The scope that systemd has made, or may have made.
+    scope: Option<ScopeRecord>,
     child: Option<Child>,
     /// Before the namespace that they are in goes.
     moved: Option<Moved>,
@@ -137,6 +140,7 @@ impl Undo {
         if let Some(Err(error)) = self.child.as_ref().map(Child::kill) {
             left.push(error.to_string());
         }
+        left.extend(scope::stop(self.scope.as_ref()).err().map(|error| chain(&error)));
         if let Some(cgroup) = &self.cgroup {
             // Never more than what was made here: the rest, and who is in it, is somebody else's.
             let own = cgroup.own_part();
@@ -171,16 +175,11 @@ pub(super) fn build(
     starter: Starter,
     warn: Warn<'_>,
 ) -> Result<Built> {
-    if request.settings.cgroup_driver == CgroupDriver::Systemd {
-        return Err(Error::Unsupported {
-            what: "--systemd-cgroup",
-        });
-    }
     let id = Id::parse(&request.id)?;
     let bundle = canonical("find the bundle", &request.bundle)?;
     let loaded = spec::load(&bundle.join(&request.config))?;
     loaded.warnings.iter().for_each(|warning| warn(warning));
-    let facts = facts(&loaded.spec, bundle)?;
+    let facts = facts(&loaded.spec, bundle, request.settings.cgroup_driver)?;
     let sockets = activation_sockets(|name| std::env::var(name).ok(), std::process::id());
     let choices = Choices {
         root_switch: request.root_switch,
@@ -250,7 +249,7 @@ fn activation_sockets(variable: impl Fn(&str) -> Option<String>, own_pid: u32) -
     }
 }
 
-fn facts(spec: &Spec, bundle: PathBuf) -> Result<Facts> {
+fn facts(spec: &Spec, bundle: PathBuf, driver: CgroupDriver) -> Result<Facts> {
     let missing = SpecError::Missing {
         field: "root",
         reason: "a container needs a root file system",
@@ -267,6 +266,7 @@ fn facts(spec: &Spec, bundle: PathBuf) -> Result<Facts> {
     }
     Ok(Facts {
         cgroups: croze_cgroups::observe()?,
+        systemd: scope::facts(driver)?,
         rootfs,
         bundle,
     })
@@ -288,6 +288,7 @@ fn new_record(id: &Id, plan: &Plan) -> Record {
         plan.root.path.clone(),
     );
     record.annotations.clone_from(&plan.annotations);
+    record.scope = scope::record(plan);
     record.keyring = (plan.keyring == Keyring::New).then(|| security::keyring_of(&plan.id));
     record
 }
@@ -357,7 +358,10 @@ impl Parts<'_> {
         }) {
             Ok(((child, locked, receiver), network)) => {
                 let mut gifts = Gifts::default();
-                let ready = give(plan, child.pid, network.as_ref(), &mut gifts)
+                let mut cgroup = cgroup;
+                let ready = scope::start(plan, child.pid)
+                    .map(|made| cgroup = made.unwrap_or_else(|| cgroup.clone()))
+                    .and_then(|()| give(plan, child.pid, network.as_ref(), &mut gifts))
                     .and_then(|()| set_up(plan, &child, &hook_state))
                     .and_then(|()| match plan.namespaces.id_maps {
                         Some(_) => devices::tidy(&directory, &plan.root.devices),
@@ -377,6 +381,7 @@ impl Parts<'_> {
                     Err(error) => Err(Undo {
                         locked: Some(locked),
                         rdt: record.intel_rdt.clone(),
+                        scope: record.scope.clone(),
                         poststop: Some((plan.hooks.clone(), record)),
                         cgroup: Some(cgroup),
                         child: Some(child),
@@ -412,7 +417,10 @@ impl Parts<'_> {
     }
 
     fn make_cgroup(&self) -> Result<Cgroup> {
-        Ok(Cgroup::create(&self.plan.cgroup)?)
+        match &self.plan.scope {
+            None => Ok(Cgroup::create(&self.plan.cgroup)?),
+            Some(_) => Ok(Cgroup::expected(&self.plan.cgroup)?),
+        }
     }
 
     fn launch(
@@ -421,6 +429,8 @@ impl Parts<'_> {
         cgroup: &Cgroup,
         hook_state: HookState,
     ) -> Result<(Child, Locked, Option<OwnedFd>)> {
+        // systemd moves the process into the cgroup that it makes for it.
+        let outside = self.plan.scope.is_some();
         let gate = match self.starter {
             Starter::Own => Gate::Socket,
             Starter::Later => make_fifos(locked.path())?,
@@ -438,13 +448,17 @@ impl Parts<'_> {
             gate,
             console,
             joined: self.joined,
-            doors: cgroup.doors()?,
+            doors: if outside {
+                Doors::default()
+            } else {
+                cgroup.doors()?
+            },
             cgroups: CgroupView::new(self.plan.cgroup.directories()),
             sources,
             devices,
             hook_state,
         };
-        let unified = cgroup.open_unified()?;
+        let unified = if outside { None } else { cgroup.open_unified()? };
         parent::clone_init(
             self.plan,
             inherited,

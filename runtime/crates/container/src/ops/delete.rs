@@ -17,6 +17,7 @@ use std::time::Duration;
 use croze_cgroups::Cgroup;
 
 use super::Settings;
+use super::scope;
 use super::state::{empty_record, status};
 use crate::error::{Error, Result, While};
 use crate::hooks;
@@ -103,7 +104,12 @@ pub fn locked_delete(locked: Locked, force: Force) -> Result<Vec<hooks::HookErro
         _ => {}
     }
     end(&record)?;
-    Cgroup::from_paths(&record.cgroup).remove(REMOVAL)?;
+    // A scope whose cgroup can be removed is forgotten by systemd without being told.
+    let stopped = scope::stop(record.scope.as_ref());
+    let cgroup = Cgroup::from_paths(&record.cgroup);
+    cgroup
+        .remove(REMOVAL)
+        .map_err(|error| stopped.err().unwrap_or_else(|| error.into()))?;
     if let Some(rdt) = &record.intel_rdt {
         rdt.remove()?;
     }

@@ -11,6 +11,7 @@ mod kill;
 mod list;
 mod pause;
 mod run;
+mod scope;
 mod start;
 mod state;
 mod update;

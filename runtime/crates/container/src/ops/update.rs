@@ -3,10 +3,10 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use croze_cgroups::Cgroup;
 use oci_spec::runtime::LinuxResources;
 
 use super::Settings;
+use super::scope;
 use super::state::{find, status};
 use crate::error::{Error, Result};
 use crate::intel_rdt;
@@ -58,7 +58,7 @@ pub fn update(settings: &Settings, id: &str, source: &Source, schemata: &[String
                     });
                 }
             }
-            Ok(Cgroup::from_paths(&record.cgroup).update(&resources)?)
+            scope::update(&record, &resources)
         }
     }
 }

@@ -32,7 +32,7 @@ pub mod transition;
 pub use id::{Id, IdError};
 pub use identity::{Identity, IdentityError};
 pub use lock::Locked;
-pub use record::{RECORD_VERSION, Record};
+pub use record::{RECORD_VERSION, Record, ScopeManager, ScopeRecord};
 pub use status::Status;
 pub use store::{EXEC_FIFO, Entry, Store, StoreError};
 pub use transition::{Event, State, TransitionError};

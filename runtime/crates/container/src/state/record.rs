@@ -38,11 +38,34 @@ pub struct Record {
     /// Its share of the processor's cache, if it was given one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intel_rdt: Option<Assigned>,
+    /// The scope that systemd has made for it, if it has.
+    #[serde(default)]
+    pub scope: Option<ScopeRecord>,
     /// The session keyring that every process of it has; none if it is the caller's own (`--no-new-keyring`).
     #[serde(default)]
     pub keyring: Option<String>,
     /// Where it stood when this was written.
     pub state: State,
+}
+
+/// A unit of systemd that holds a container's processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScopeRecord {
+    /// Its name.
+    pub unit: String,
+    /// Whose it is.
+    pub manager: ScopeManager,
+}
+
+/// Which of systemd's managers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ScopeManager {
+    /// The system's.
+    System,
+    /// The user's.
+    User,
 }
 
 impl Record {
@@ -60,6 +83,7 @@ impl Record {
             annotations: BTreeMap::new(),
             cgroup: BTreeMap::new(),
             intel_rdt: None,
+            scope: None,
             keyring: None,
             state: State::Creating,
         }
