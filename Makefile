@@ -40,7 +40,7 @@ test-unit: setup ## the unit tests only: no root, no programs of others
 test-vm: setup-vm build ## the runtime's suite in a virtual machine with cgroup v2, systemd and AppArmor (half an hour; docs/testing.md)
 	@integration-tests/vm/suite.sh $(VM_ARGS)
 
-torture: setup-tests build ## kill -9 at random and at every step, full disks, damaged files (docs/torture.md; a quarter of an hour)
+torture: setup-tests build ## kill -9 at random and at every step, full disks, damaged files, random seccomp profiles (docs/torture.md; a quarter of an hour)
 	@scripts/torture.sh
 
 conformance: setup-tests build ## crun's own tests against croze-rt, runc and crun, in one table (docs/conformance.md)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Tortures the daemon at full length: kill -9 fifty times at random and at every single step, full disks, damaged files; then 200 containers
-# on the bridge. Needs root and the programs in bin/. CROZE_TORTURE_KILLS and CROZE_TORTURE_SEED choose how often and what is drawn; words after
+# Tortures the daemon at full length: kill -9 fifty times at random and at every single step, full disks, damaged files; then 250,000 verdicts of
+# random seccomp profiles beside libseccomp's, and 200 containers on the bridge. Needs root and the programs in bin/. CROZE_TORTURE_KILLS and CROZE_TORTURE_SEED choose how often and what is drawn; words after
 # it go to nextest, and then only those tests are run.
 set -eu
 
@@ -12,5 +12,7 @@ if [ -n "${CROZE_TORTURE_SEED:-}" ]; then
 fi
 "${CARGO:-cargo}" nextest run --locked --profile torture -p croze-integration-tests --test torture "$@"
 [ "$#" -gt 0 ] && exit
+CROZE_TEST_SECCOMP_PROFILES=${CROZE_TEST_SECCOMP_PROFILES:-1000} "${CARGO:-cargo}" nextest run --locked --profile torture \
+    -p croze-integration-tests --test seccomp -E 'test(random)'
 CROZE_TEST_BRIDGE_CONTAINERS=${CROZE_TEST_BRIDGE_CONTAINERS:-200} "${CARGO:-cargo}" nextest run --locked --profile torture \
     -p croze-integration-tests --test network -E 'test(many)'

@@ -12,6 +12,7 @@
 //!  ├─ Tmpfs        a small file system, to be filled
 //!  ├─ ImageLayout  an OCI image layout made from directories, pushed by skopeo
 //!  ├─ Crozed       the daemon under directories of its own, and the CLI that talks to it
+//!  ├─ seed         choices that look random and can be drawn again
 //!  ├─ Terminal     a tmux session, for what needs a real terminal
 //!  └─ Dockerd, Containerd, Podman   other engines that call the runtime
 //! ```
@@ -43,6 +44,7 @@ mod reaper;
 mod registry;
 mod runtime;
 mod scene;
+pub mod seed;
 mod slow;
 pub mod spec;
 mod terminal;

@@ -17,7 +17,8 @@ mod damage;
 mod full;
 mod programs;
 mod random;
-mod seed;
 mod trap;
 mod windows;
 mod world;
+
+use croze_integration_tests::seed;

@@ -10,6 +10,7 @@
 //! * [`rules`]: what a profile says about each number of each architecture.
 //! * [`program`]: the instructions. Conditions on arguments are compiled by `seccompiler`; dispatch is ours,
 //!   because a filter has many actions here, several architectures, and at most 4096 instructions.
+//! * [`interpreter`]: what a program answers to a call, for tests.
 //!
 //! What is decided as libseccomp and runc decide it: a rule without conditions wins over those with conditions
 //! for the same call; of several conditions on the same argument each is a rule of its own; a call that is
@@ -23,12 +24,11 @@
 
 pub mod action;
 pub mod arch;
+pub mod interpreter;
 pub mod program;
 pub mod rules;
 pub mod table;
 
-#[cfg(test)]
-mod interpreter;
 #[cfg(test)]
 mod tests;
 

@@ -24,6 +24,7 @@
 use crate::action::{KILL_PROCESS, Verdict};
 use crate::arch::{Arch, X32_BIT};
 use crate::rules::{Answer, ArchRules, Conditional, Conditions, Rules};
+use crate::table::ARM_PRIVATE;
 use crate::{Error, MOST_INSTRUCTIONS};
 use libc::sock_filter;
 use oci_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator};
@@ -109,32 +110,40 @@ fn range<'r, 'p>(
         add(runs, first, Target::Return(KILL_PROCESS));
         return;
     };
-    let beyond = |number: u32| match rules.newer {
-        Some((newest, verdict)) if number > newest => verdict,
-        _ => default,
+    // Numbers without a rule, from one to before the other.
+    let gap = |runs: &mut Vec<Run<'r, 'p>>, from: u32, to: u32| match rules.newer {
+        Some((newest, verdict)) if newest < to => {
+            if from <= newest {
+                add(runs, from, Target::Return(default));
+            }
+            // Whether one of arm's private calls is new cannot be told from the others.
+            let end = if rules.arch == Arch::Arm {
+                to.min(ARM_PRIVATE)
+            } else {
+                to
+            };
+            let newer = from.max(newest + 1);
+            if newer < end {
+                add(runs, newer, Target::Return(verdict));
+            }
+            if end.max(from) < to {
+                add(runs, end.max(from), Target::Return(default));
+            }
+        }
+        _ if from < to => add(runs, from, Target::Return(default)),
+        _ => {}
     };
     let mut next = first;
     for (number, answer) in &rules.calls {
-        if *number > next {
-            add(runs, next, Target::Return(default));
-        }
-        add(
-            runs,
-            *number,
-            match answer {
-                Answer::Always(verdict) => Target::Return(*verdict),
-                Answer::When(list) => Target::Block(list),
-            },
-        );
+        gap(runs, next, *number);
+        let target = match answer {
+            Answer::Always(verdict) => Target::Return(*verdict),
+            Answer::When(list) => Target::Block(list),
+        };
+        add(runs, *number, target);
         next = number + 1;
     }
-    if let Some((newest, _)) = rules.newer.filter(|(newest, _)| *newest >= next) {
-        add(runs, next, Target::Return(default));
-        next = newest + 1;
-    }
-    if next <= last {
-        add(runs, next, Target::Return(beyond(next)));
-    }
+    gap(runs, next, last.saturating_add(1));
 }
 
 fn add<'r, 'p>(runs: &mut Vec<Run<'r, 'p>>, start: u32, target: Target<'r, 'p>) {

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::action::{self, NOT_IMPLEMENTED, NOTIFY, Verdict};
 use crate::arch::Arch;
-use crate::table::{self, Call};
+use crate::table::{self, ARM_PRIVATE, Call};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSyscall};
 
 /// A profile, resolved.
@@ -114,7 +114,11 @@ impl<'a> Rules<'a> {
                     });
                 }
                 for (at, known) in architectures.iter().enumerate() {
-                    newest[at] = newest[at].max(call.number(known.arch));
+                    // arm's private calls say nothing about how new the others are.
+                    let number = call
+                        .number(known.arch)
+                        .filter(|n| *n < ARM_PRIVATE || known.arch != Arch::Arm);
+                    newest[at] = newest[at].max(number);
                     if verdict != default {
                         state(&mut statements[at], call, known.arch, name, rule, verdict);
                     }

@@ -40,6 +40,11 @@ pub fn find(wanted: &str) -> Option<Call> {
     Some(Call(&ENTRIES[at]))
 }
 
+/// Every name, in order.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ENTRIES.iter().map(name)
+}
+
 impl Call {
     /// Its number on an architecture, if it is there.
     #[must_use]
@@ -52,8 +57,11 @@ impl Call {
             Arch::Riscv64 => 4,
             Arch::X32 => return x32(name(self.0), self.0.numbers[0]),
         };
-        let number = self.0.numbers[column];
-        (number != NONE).then_some(u32::from(number))
+        match self.0.numbers[column] {
+            NONE if arch == Arch::Arm => arm_private(name(self.0)),
+            NONE => None,
+            number => Some(u32::from(number)),
+        }
     }
 
     /// The call through which it can also be made on i386, and the first argument that means it.
@@ -152,8 +160,17 @@ const X32_OWN: [&str; 36] = [
     "pwritev2",
 ];
 
+/// arm's private calls begin here, far above the others (`arch/arm/include/uapi/asm/unistd.h`).
+pub const ARM_PRIVATE: u32 = 0x0f_0000;
+
+fn arm_private(name: &str) -> Option<u32> {
+    let own = ["breakpoint", "cacheflush", "usr26", "usr32", "set_tls", "get_tls"];
+    let (number, _) = (ARM_PRIVATE + 1..).zip(own).find(|(_, own)| *own == name)?;
+    Some(number)
+}
+
 /// Calls of x86_64 that x32 never had.
-const X32_NEVER: [&str; 13] = [
+const X32_NEVER: [&str; 14] = [
     "uselib",
     "_sysctl",
     "create_module",
@@ -166,6 +183,7 @@ const X32_NEVER: [&str; 13] = [
     "epoll_wait_old",
     "vserver",
     "map_shadow_stack",
+    "uprobe",
     "uretprobe",
 ];
 
@@ -201,6 +219,12 @@ mod tests {
             ("break", X86, Some(17)),
             ("clone3", X86_64, Some(435)),
             ("clone3", Riscv64, Some(435)),
+            ("newfstatat", Aarch64, Some(79)),
+            ("futex_time64", Aarch64, None),
+            ("futex_time64", Arm, Some(422)),
+            ("set_tls", Arm, Some(0x0f_0005)),
+            ("set_tls", X86_64, None),
+            ("uretprobe", X32, None),
             ("clock_gettime64", X86, Some(403)),
             ("clock_gettime64", X86_64, None),
         ] {

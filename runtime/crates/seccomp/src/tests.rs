@@ -28,7 +28,7 @@ fn ask_number(program: &Program, arch: Arch, number: u32, args: &[u64]) -> u32 {
         ..Call::default()
     };
     call.args[..args.len()].copy_from_slice(args);
-    run(&program.filter, call)
+    run(&program.filter, &call).unwrap()
 }
 
 fn docker_like() -> Program {
@@ -247,6 +247,18 @@ fn calls_newer_than_the_profile_do_not_exist() {
             "{action}"
         );
     }
+}
+
+#[test]
+fn arms_private_calls_are_neither_new_nor_a_measure_of_it() {
+    let program = compile(
+        r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_ARM"],"syscalls":[
+        {"names":["read","set_tls"],"action":"SCMP_ACT_ALLOW"}]}"#,
+    );
+    assert_eq!(ask(&program, Arm, "read", &[]), ALLOW);
+    assert_eq!(ask(&program, Arm, "set_tls", &[]), ALLOW);
+    assert_eq!(ask(&program, Arm, "openat2", &[]), NOT_IMPLEMENTED);
+    assert_eq!(ask(&program, Arm, "breakpoint", &[]), EPERM);
 }
 
 #[test]

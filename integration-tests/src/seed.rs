@@ -5,7 +5,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 
 /// A variable's value. One that says nothing sensible is an error: a run that is not the one that was asked for would look like it.
-pub(crate) fn from_environment<T: FromStr>(name: &str) -> Result<Option<T>>
+pub fn from_environment<T: FromStr>(name: &str) -> Result<Option<T>>
 where
     T::Err: std::error::Error + Send + Sync + 'static,
 {
@@ -17,18 +17,18 @@ where
 
 /// A generator (splitmix64: small, and good enough to choose among few).
 #[derive(Debug)]
-pub(crate) struct Seed {
+pub struct Seed {
     state: u64,
 }
 
 impl Seed {
     /// All choices that follow from this number.
-    pub(crate) fn new(number: u64) -> Self {
+    pub fn new(number: u64) -> Self {
         Self { state: number }
     }
 
     /// `$CROZE_TORTURE_SEED`, or else a number that no run before had.
-    pub(crate) fn number_from_environment() -> Result<u64> {
+    pub fn number_from_environment() -> Result<u64> {
         Ok(from_environment("CROZE_TORTURE_SEED")?.unwrap_or_else(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             // Few digits: somebody may have to type it.
@@ -45,18 +45,18 @@ impl Seed {
     }
 
     /// A number below `limit`.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         let limit = u64::try_from(limit.max(1)).unwrap_or(u64::MAX);
         usize::try_from(self.next() % limit).unwrap_or(0)
     }
 
     /// One of these.
-    pub(crate) fn pick<'list, T>(&mut self, list: &'list [T]) -> &'list T {
+    pub fn pick<'list, T>(&mut self, list: &'list [T]) -> &'list T {
         &list[self.below(list.len())]
     }
 
     /// Bytes that no compression makes smaller.
-    pub(crate) fn noise(&mut self, length: usize) -> Vec<u8> {
+    pub fn noise(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length + 8);
         while bytes.len() < length {
             bytes.extend(self.next().to_le_bytes());
