@@ -7,7 +7,7 @@
 
 use crate::controllers;
 use crate::error::Error;
-use crate::file;
+use crate::file::{self, Writer};
 use crate::observe::Kind;
 use crate::plan::{Directory, Plan};
 use crate::resources::{Assignment, Step};
@@ -129,8 +129,13 @@ impl Cgroup {
             if directory.kind == Kind::V2 {
                 controllers::enable(directory)?;
             } else if directory.controllers.iter().any(|c| c == "cpuset") {
+                let is_new = made.last() == Some(&directory.path);
                 for name in ["cpuset.cpus", "cpuset.mems"] {
-                    inherit(&directory.path, &directory.mount, name)?;
+                    if is_new {
+                        inherit_new(&directory.path, &directory.mount, name)?;
+                    } else {
+                        inherit(&directory.path, &directory.mount, name)?;
+                    }
                 }
             }
             dirs.push(dir(directory));
@@ -148,8 +153,9 @@ impl Cgroup {
     /// The first value that could not be written, with its file and cause.
     pub fn apply(&self, plan: &Plan) -> Result<(), Error> {
         for directory in plan.directories() {
+            let writer = &mut Writer::default();
             for step in &directory.steps {
-                run(&directory.path, step)?;
+                run(&directory.path, step, writer)?;
             }
         }
         Ok(())
@@ -375,18 +381,27 @@ fn inherit(dir: &Path, mount: &Path, name: &str) -> Result<String, Error> {
     }
 }
 
-fn run(dir: &Path, step: &Step) -> Result<(), Error> {
+/// As [`inherit`] for a directory that was made just now and has nothing to be asked for: either its files are empty, or
+/// `cgroup.clone_children` has given them what they get here.
+fn inherit_new(dir: &Path, mount: &Path, name: &str) -> Result<(), Error> {
+    match dir.parent() {
+        Some(parent) if dir != mount => file::write(&dir.join(name), &inherit(parent, mount, name)?),
+        _ => Ok(()),
+    }
+}
+
+fn run(dir: &Path, step: &Step, writer: &mut Writer) -> Result<(), Error> {
     match step {
-        Step::Write(assignment) => assign(dir, assignment),
-        Step::Pair(first, second) => match assign(dir, first) {
-            Ok(()) => assign(dir, second),
+        Step::Write(assignment) => assign(dir, assignment, writer),
+        Step::Pair(first, second) => match assign(dir, first, writer) {
+            Ok(()) => assign(dir, second, writer),
             Err(error) if error.errno() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
                 // Raised together, the bound has to go up before what it bounds. If that fails as well, the
                 // first refusal is the one that names the field at fault.
-                if assign(dir, second).is_err() {
+                if assign(dir, second, writer).is_err() {
                     Err(error)
                 } else {
-                    assign(dir, first)
+                    assign(dir, first, writer)
                 }
             }
             Err(error) => Err(error),
@@ -395,11 +410,11 @@ fn run(dir: &Path, step: &Step) -> Result<(), Error> {
     }
 }
 
-fn assign(dir: &Path, assignment: &Assignment) -> Result<(), Error> {
+fn assign(dir: &Path, assignment: &Assignment, writer: &mut Writer) -> Result<(), Error> {
     let mut missing = None;
     for (name, value) in &assignment.choices {
         let path = dir.join(name);
-        match file::write_raw(&path, value) {
+        match writer.write(&path, value) {
             Ok(()) => return Ok(()),
             // Cgroup file systems answer the creation of a file, which an open for writing can look like, with
             // EACCES or EPERM; opened without creation, a missing file is ENOENT.
@@ -499,7 +514,7 @@ mod tests {
         for name in ["a", "b"] {
             fs::write(dir.path().join(name), "").unwrap();
         }
-        run(dir.path(), &pair).unwrap();
+        run(dir.path(), &pair, &mut Writer::default()).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "1");
         assert_eq!(fs::read_to_string(dir.path().join("b")).unwrap(), "2");
     }
@@ -510,13 +525,13 @@ mod tests {
         fs::write(dir.path().join("second"), "").unwrap();
         let mut assignment = Assignment::new("f", "first", "x");
         assert!(matches!(
-            assign(dir.path(), &assignment),
+            assign(dir.path(), &assignment, &mut Writer::default()),
             Err(Error::Write { .. })
         ));
         assignment.optional = true;
-        assign(dir.path(), &assignment).unwrap();
+        assign(dir.path(), &assignment, &mut Writer::default()).unwrap();
         assignment.choices.push(("second".into(), "y".into()));
-        assign(dir.path(), &assignment).unwrap();
+        assign(dir.path(), &assignment, &mut Writer::default()).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("second")).unwrap(), "y");
     }
 

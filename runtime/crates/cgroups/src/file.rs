@@ -4,9 +4,10 @@
 //! which cgroup file systems do not know.
 
 use crate::error::Error;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::path::Path;
+use croze_sys::file;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 /// Writes one value.
 ///
@@ -22,10 +23,27 @@ pub fn write(path: &Path, value: &str) -> Result<(), Error> {
 
 /// Writes one value; for callers that give the failure a meaning of their own.
 pub(crate) fn write_raw(path: &Path, value: &str) -> io::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .open(path)?
-        .write_all(value.as_bytes())
+    file::write_all(file::open_to_write(path)?, value.as_bytes())
+}
+
+/// Writes values one after the other and keeps the file open while it stays the same: a list of device rules is a dozen of them.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    last: Option<(PathBuf, OwnedFd)>,
+}
+
+impl Writer {
+    /// Writes one value.
+    pub(crate) fn write(&mut self, path: &Path, value: &str) -> io::Result<()> {
+        if self.last.as_ref().is_none_or(|(open, _)| open != path) {
+            self.last = None;
+        }
+        let (_, file) = match &mut self.last {
+            Some(last) => last,
+            none => none.insert((path.to_owned(), file::open_to_write(path)?)),
+        };
+        file::write_from_start(file, value.as_bytes())
+    }
 }
 
 /// Reads a whole file.
@@ -33,7 +51,7 @@ pub(crate) fn write_raw(path: &Path, value: &str) -> io::Result<()> {
 /// # Errors
 /// [`Error::Read`] with file and cause.
 pub fn read(path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|source| Error::Read {
+    file::read_text(path).map_err(|source| Error::Read {
         path: path.to_owned(),
         source,
     })
@@ -41,7 +59,7 @@ pub fn read(path: &Path) -> Result<String, Error> {
 
 /// A file of one number; `max` reads as `None`, like a file that is not there.
 pub(crate) fn number(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+    file::read_text(path).ok()?.trim().parse().ok()
 }
 
 /// The number behind `key` in a file of `key number` lines.

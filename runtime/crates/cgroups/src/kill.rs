@@ -162,7 +162,7 @@ fn is_gone(error: &io::Error) -> bool {
 
 fn collect(dir: &Path, pids: &mut Vec<i32>) -> Result<(), Error> {
     let path = dir.join("cgroup.procs");
-    match fs::read_to_string(&path) {
+    match croze_sys::file::read_text(&path) {
         Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
         Err(e) if is_gone(&e) => return Ok(()),
         // A threaded cgroup of version 2 lists its processes in the one above it.

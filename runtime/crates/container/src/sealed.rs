@@ -10,10 +10,12 @@
 //!
 //! The binary is small, so that the copy costs less than any way of hiding the original.
 
-use std::ffi::{CString, OsString};
-use std::os::unix::ffi::OsStringExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result, While};
+
+/// Whether it was found out already that this program is a sealed copy: that does not change any more.
+static SEALED: AtomicBool = AtomicBool::new(false);
 
 /// Returns at once if the program that runs is a sealed copy; otherwise makes one and executes it with the same arguments
 /// and environment.
@@ -23,27 +25,18 @@ use crate::error::{Error, Result, While};
 /// # Errors
 /// There is no memory for the copy, or no `/proc`.
 pub fn ensure() -> Result<()> {
-    let action = || "work from a sealed copy of the program".to_owned();
-    if croze_sys::memfd::is_running_sealed().while_doing(action)? {
+    if SEALED.load(Ordering::Relaxed) {
         return Ok(());
     }
-    let copy = croze_sys::memfd::seal_running_program("croze-rt").while_doing(action)?;
-    let args = strings(std::env::args_os());
-    let env = strings(std::env::vars_os().map(|(name, value)| {
-        let mut pair = name;
-        pair.push("=");
-        pair.push(value);
-        pair
-    }));
-    Err(Error::System {
-        action: action(),
-        source: croze_sys::memfd::execute(&copy, &args, &env),
-    })
-}
-
-/// Arguments and environment come from the kernel as NUL-terminated strings: none has a NUL inside.
-fn strings(texts: impl Iterator<Item = OsString>) -> Vec<CString> {
-    texts
-        .filter_map(|text| CString::new(text.into_vec()).ok())
-        .collect()
+    let action = || "work from a sealed copy of the program".to_owned();
+    match croze_sys::memfd::seal_running_program("croze-rt").while_doing(action)? {
+        None => {
+            SEALED.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        Some(copy) => Err(Error::System {
+            action: action(),
+            source: croze_sys::memfd::execute_in_place(&copy),
+        }),
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 
@@ -13,13 +14,20 @@ const SEALS: SealFlags = SealFlags::SEAL
     .union(SealFlags::GROW)
     .union(SealFlags::WRITE);
 
-/// Whether the program that runs is a sealed copy.
+/// A sealed copy of the running program, to be executed in its place; `None` if the program that runs is one.
 ///
 /// # Errors
-/// There is no `/proc`.
-pub fn is_running_sealed() -> Result<bool> {
+/// No memory, or no `/proc`.
+pub fn seal_running_program(name: &str) -> Result<Option<OwnedFd>> {
     let program = open_running_program()?;
-    match rustix::fs::fcntl_get_seals(&program) {
+    if is_sealed(&program)? {
+        return Ok(None);
+    }
+    copy_sealed(name, &program).map(Some)
+}
+
+fn is_sealed(program: &OwnedFd) -> Result<bool> {
+    match rustix::fs::fcntl_get_seals(program) {
         Ok(seals) => Ok(seals.contains(SEALS)),
         // Not a memory file at all.
         Err(Errno::INVAL) => Ok(false),
@@ -27,17 +35,12 @@ pub fn is_running_sealed() -> Result<bool> {
     }
 }
 
-/// Copies the running program into a sealed memory file, to be executed in its place.
-///
-/// # Errors
-/// No memory, or no `/proc`.
-pub fn seal_running_program(name: &str) -> Result<OwnedFd> {
-    let program = open_running_program()?;
+fn copy_sealed(name: &str, program: &OwnedFd) -> Result<OwnedFd> {
     let copy = create_executable(name)?;
-    let size = rustix::fs::fstat(&program).named("fstat")?.st_size as usize;
+    let size = rustix::fs::fstat(program).named("fstat")?.st_size as usize;
     let mut left = size;
     while left > 0 {
-        match rustix::fs::sendfile(&copy, &program, None, left).named("sendfile")? {
+        match rustix::fs::sendfile(&copy, program, None, left).named("sendfile")? {
             0 => return Err(Error::new("sendfile", Errno::NODATA)),
             sent => left -= sent,
         }
@@ -66,12 +69,16 @@ fn create_executable(name: &str) -> Result<OwnedFd> {
     }
 }
 
-/// Executes the program in `file` in place of this one; returns only on failure.
+/// Executes the program in `file` in place of this one, with its arguments and environment; returns only on failure.
 ///
 /// # Errors
 /// Those of `execveat`.
-pub fn execute(file: impl AsFd, args: &[CString], env: &[CString]) -> Error {
-    crate::process::execute_fd(file.as_fd(), args, env)
+pub fn execute_in_place(file: impl AsFd) -> Error {
+    // They come from the kernel as NUL-terminated strings: none has a NUL inside.
+    let args: Vec<CString> = std::env::args_os()
+        .filter_map(|text| CString::new(text.into_vec()).ok())
+        .collect();
+    crate::process::execute_fd(file.as_fd(), &args)
 }
 
 fn open_running_program() -> Result<OwnedFd> {
@@ -86,8 +93,10 @@ mod tests {
 
     #[test]
     fn the_running_program_is_copied_whole_and_sealed() {
-        assert!(!is_running_sealed().expect("a /proc"));
-        let copy = seal_running_program("test").expect("sealed");
+        let copy = seal_running_program("test")
+            .expect("a /proc")
+            .expect("not sealed yet");
+        assert!(is_sealed(&copy).expect("seals"));
         assert!(rustix::fs::fcntl_get_seals(&copy).expect("seals").contains(SEALS));
         let original = std::fs::read("/proc/self/exe").expect("read");
         let mut copied = Vec::new();

@@ -20,9 +20,17 @@ pub fn execute(path: &CStr, args: &[CString], env: &[CString]) -> Error {
     Error::last("execve")
 }
 
-/// As [`execute`], the program given as a descriptor.
-pub(crate) fn execute_fd(file: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> Error {
-    let (args, env) = (pointers(args), pointers(env));
+unsafe extern "C" {
+    /// The environment, environ(7): kept up to date by the C library, and by the standard library through it.
+    static environ: *const *const libc::c_char;
+}
+
+/// As [`execute`], the program given as a descriptor, with the environment of this one as it is: copying a long one costs as much as the
+/// rest of a short program's start.
+pub(crate) fn execute_fd(file: BorrowedFd<'_>, args: &[CString]) -> Error {
+    let args = pointers(args);
+    // SAFETY: the variable is read, not referred to; only programs with one thread come here, so nobody changes it meanwhile.
+    let env = unsafe { environ };
     // SAFETY: the path is an empty string, both arrays are NUL-terminated and outlive the call.
     unsafe {
         libc::syscall(
@@ -30,7 +38,7 @@ pub(crate) fn execute_fd(file: BorrowedFd<'_>, args: &[CString], env: &[CString]
             file.as_raw_fd(),
             c"".as_ptr(),
             args.as_ptr(),
-            env.as_ptr(),
+            env,
             libc::AT_EMPTY_PATH,
         )
     };

@@ -89,7 +89,7 @@ pub struct Loaded {
 /// # Errors
 /// The file is missing, malformed, or asks for something impossible; the error names the field.
 pub fn load(path: &Path) -> Result<Loaded, SpecError> {
-    let raw = std::fs::read(path).map_err(|source| SpecError::Read {
+    let raw = croze_sys::file::read(path).map_err(|source| SpecError::Read {
         path: path.to_owned(),
         source,
     })?;

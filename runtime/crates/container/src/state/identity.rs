@@ -2,9 +2,9 @@
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 /// A process for as long as the machine is up: a pid is reused, the pair of pid and start time is not, and the
 /// boot id tells one boot's from another's.
@@ -105,7 +105,7 @@ impl Identity {
 
 fn boot_id() -> Result<String, IdentityError> {
     let path = "/proc/sys/kernel/random/boot_id";
-    match fs::read_to_string(path) {
+    match croze_sys::file::read_text(Path::new(path)) {
         Ok(text) => Ok(text.trim_end().to_owned()),
         Err(source) => Err(IdentityError::Read {
             path: path.to_owned(),
@@ -116,7 +116,7 @@ fn boot_id() -> Result<String, IdentityError> {
 
 fn stat(pid: i32) -> Result<Option<Stat>, IdentityError> {
     let path = format!("/proc/{pid}/stat");
-    match fs::read(&path) {
+    match croze_sys::file::read(Path::new(&path)) {
         Ok(line) => parse_stat(&line).map(Some).ok_or(IdentityError::Format { path }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         // The process went away between open and read.

@@ -3,12 +3,12 @@
 use super::id::Id;
 use super::lock::Locked;
 use super::record::{RECORD_VERSION, Record};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -195,22 +195,18 @@ impl Store {
     }
 
     fn open(&self, id: &Id, path: PathBuf) -> Result<Entry, StoreError> {
-        let flags = (rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW).bits();
-        match fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(flags.cast_signed())
-            .open(&path)
-        {
-            Ok(file) => Ok(Entry {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(directory) => Ok(Entry {
                 id: id.clone(),
                 path,
-                directory: file.into(),
+                directory,
             }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(StoreError::NotFound { id: id.to_string() }),
-            Err(source) => Err(StoreError::Io {
+            Err(Errno::NOENT) => Err(StoreError::NotFound { id: id.to_string() }),
+            Err(errno) => Err(StoreError::Io {
                 action: "open",
                 path,
-                source,
+                source: errno.into(),
             }),
         }
     }
@@ -295,7 +291,7 @@ impl Entry {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match fs::read(path) {
+    match croze_sys::file::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(StoreError::Io {
@@ -310,13 +306,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 pub(super) fn replace(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
     let temporary = directory.join(format!(".{name}.new"));
     let path = directory.join(name);
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(bytes))
+    croze_sys::file::create(&temporary, bytes, Mode::from_raw_mode(0o600))
         .and_then(|()| swap_in(&temporary, &path))
         .map_err(|source| StoreError::Io {
             action: "write",
