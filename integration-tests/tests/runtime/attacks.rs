@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use croze_integration_tests::{Bundle, Runtime, Scene, spec};
@@ -28,8 +29,34 @@ fn the_runtimes_own_file_cannot_be_reached() -> Result<()> {
                 (inside.dev(), inside.ino()) != (outside.dev(), outside.ino()),
                 "the waiting process runs the host's file itself"
             );
+            let maps = fs::read_to_string(format!("/proc/{}/maps", runtime.pid(&id)?))?;
+            ensure!(maps.contains("memfd:croze-rt"), "{maps}");
+            let program = runtime.program().display().to_string();
+            ensure!(
+                !maps.contains(&program),
+                "a part of the host's file is mapped:\n{maps}"
+            );
         }
         runtime.delete_by_force(&id)
+    })
+}
+
+/// Without the capability to exchange its file in place the runtime executes the copy, and comes as far.
+#[test]
+fn without_capabilities_the_sealed_copy_is_executed() -> Result<()> {
+    Scene::play(|scene| {
+        let runtime = Runtime::new(scene)?;
+        if !is_croze(&runtime) {
+            return Ok(());
+        }
+        let output = Command::new("setpriv")
+            .args(["--bounding-set", "-sys_admin,-checkpoint_restore", "--"])
+            .arg(runtime.program())
+            .args(["create", "--bundle", "/nowhere", "copied"])
+            .output()?;
+        let message = String::from_utf8(output.stderr)?;
+        ensure!(message.contains("/nowhere"), "{message}");
+        Ok(())
     })
 }
 

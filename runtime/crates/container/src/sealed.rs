@@ -2,13 +2,15 @@
 //!
 //! A process that enters a container brings its own executable along: through `/proc/PID/exe`, through `#!/proc/self/exe`, or
 //! through pages shared with the file, a container could reach the host's binary and change it (CVE-2019-5736). So `create`, `run`
-//! and `exec` first replace themselves by a copy in memory that nobody can write to, host's root included:
+//! and `exec` first become a copy in memory that nobody can write to, host's root included:
 //!
 //! ```text
-//! croze-rt create … ─ not sealed ─▶ memfd ← the program's bytes, sealed ─ execveat ─▶ croze-rt create … ─ sealed ─▶ goes on
+//! croze-rt create … ─ memfd ← the program's bytes, sealed ─┬─ exchanged for the file that this process has ───▶ goes on
+//!                                                          └─ refused: execveat ─▶ croze-rt create … ─ sealed ─▶ goes on
 //! ```
 //!
-//! The binary is small, so that the copy costs less than any way of hiding the original.
+//! The first way spares a second start, and the kernel vouches for it: see [`croze_sys::exe`]. The binary is small, so that the copy costs
+//! less than any other way of hiding the original that keeps its pages apart from the host's (docs/decisions/0006).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +36,11 @@ pub fn ensure() -> Result<()> {
             SEALED.store(true, Ordering::Relaxed);
             Ok(())
         }
+        Some(copy) if croze_sys::exe::exchange(&copy).is_ok() => {
+            SEALED.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        // The kernel or a missing capability is in the way: the copy is executed, which does the same.
         Some(copy) => Err(Error::System {
             action: action(),
             source: croze_sys::memfd::execute_in_place(&copy),

@@ -12,6 +12,7 @@
 //! | [`file`] | small files, read and written with few calls |
 //! | [`fd`] | close-on-exec, sealed copies, descriptor links |
 //! | [`memfd`] | sealed memory files, the running program among them |
+//! | [`exe`] | the running program's own file, exchanged for a copy |
 //! | [`pidfd`] | processes by descriptor: open, signal, wait |
 //! | [`process`] | credentials, `prctl`, `execve`, start time, boot id |
 //! | [`caps`] | capability sets and their names |
@@ -35,6 +36,7 @@ pub mod alloc;
 pub mod bpf;
 pub mod caps;
 pub mod clone;
+pub mod exe;
 pub mod fd;
 pub mod file;
 pub mod keyring;
