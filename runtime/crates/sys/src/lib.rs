@@ -9,7 +9,7 @@
 //! | [`mount`] | `open_tree`, `move_mount`, `mount_setattr`, `fsopen` and the classic `mount(2)` |
 //! | [`path`] | paths resolved below a directory descriptor (`openat2`, or a walk where it is missing) |
 //! | [`pattern`] | regular expressions |
-//! | [`file`] | small files, read and written with few calls |
+//! | [`mod@file`] | small files, read and written with few calls |
 //! | [`fd`] | close-on-exec, sealed copies, descriptor links |
 //! | [`memfd`] | sealed memory files, the running program among them |
 //! | [`exe`] | the running program's own file, exchanged for a copy |
