@@ -46,9 +46,11 @@ install_all() {
     install -m 0644 "$scratch"/man1/*.1 "$dest$mandir/man1/"
     install -m 0644 "$scratch/crozed.8" packaging/man/croze-rt.8 "$dest$mandir/man8/"
 
-    bin/croze completion bash >"$scratch/completion" && install -m 0644 "$scratch/completion" "$dest$bash_dir/croze"
-    bin/croze completion zsh >"$scratch/completion" && install -m 0644 "$scratch/completion" "$dest$zsh_dir/_croze"
-    bin/croze completion fish >"$scratch/completion" && install -m 0644 "$scratch/completion" "$dest$fish_dir/croze.fish"
+    # Commands of their own: what fails in front of && does not end a script.
+    for shell in bash zsh fish; do bin/croze completion "$shell" >"$scratch/completion.$shell"; done
+    install -m 0644 "$scratch/completion.bash" "$dest$bash_dir/croze"
+    install -m 0644 "$scratch/completion.zsh" "$dest$zsh_dir/_croze"
+    install -m 0644 "$scratch/completion.fish" "$dest$fish_dir/croze.fish"
 
     sed "s|@BINDIR@|$bindir|" packaging/systemd/croze.service >"$scratch/croze.service"
     install -m 0644 "$scratch/croze.service" "$dest$unitdir/croze.service"
@@ -72,8 +74,10 @@ install_all() {
 }
 
 uninstall_all() {
-    if on_this_system && [ -d /run/systemd/system ] && systemctl --quiet is-enabled croze 2>/dev/null; then
-        systemctl --quiet disable croze || true
+    if on_this_system && [ -d /run/systemd/system ]; then
+        # Stopped while its program is there: it takes bridge, rules and settings back. Containers go on, if there are any.
+        if systemctl --quiet is-active croze 2>/dev/null; then systemctl stop croze || say 'the service croze cannot be stopped'; fi
+        if systemctl --quiet is-enabled croze 2>/dev/null; then systemctl --quiet disable croze || true; fi
     fi
     for program in $programs; do rm -f "$dest$bindir/$program"; done
     rm -f "$dest$mandir/man1/croze.1" "$dest$mandir"/man1/croze-*.1 "$dest$mandir/man8/crozed.8" "$dest$mandir/man8/croze-rt.8"

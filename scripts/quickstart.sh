@@ -11,7 +11,14 @@ show() { printf '$ croze %s\n' "$*"; "$bin/croze" "$@"; }
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 [ "$(id -u)" = 0 ] || fail 'containers need root here: run it as root (sudo make quickstart)'
 
+for program in ip nsenter mktemp; do
+    command -v "$program" >/dev/null 2>&1 || fail "$program is not installed (Debian: apt install iproute2 util-linux)"
+done
+
 bin=$PWD/bin
+for program in crozed croze croze-rt croze-shim croze-hello; do
+    [ -x "$bin/$program" ] || fail "bin/$program is not there: run make build first, and this from the top of the source tree"
+done
 scratch=$(mktemp -d /tmp/croze-quickstart-XXXXXX)
 export CROZE_HOST="unix://$scratch/croze.sock"
 # Named for this run; an interface's name has 15 characters at most.
@@ -22,24 +29,24 @@ bridge=crozeqs-$own
 port=8080
 daemon=
 
-# What the host shows of cgroups, interfaces, network namespaces and packet filter tables.
-host_state() {
-    find /sys/fs/cgroup -type d 2>/dev/null | sed 's/^/cgroup /'
-    find /sys/class/net -mindepth 1 | sed 's/^/interface /'
-    ip netns list 2>/dev/null | sed 's/^/network namespace /'
-    if command -v nft >/dev/null 2>&1; then nft list tables 2>/dev/null || true; fi
-}
-host_state | sort >"$scratch/host.before"
-
-# in_namespace COMMAND...: as seen from the namespace in which the daemon lives.
-in_namespace() { nsenter --net="/run/netns/$namespace" "$@"; }
-
 # stop_daemon: tells it to end, and waits until it has.
 stop_daemon() {
     [ -n "$daemon" ] || return 0
     kill -TERM "$daemon" 2>/dev/null || true
     wait "$daemon" 2>/dev/null || true
     daemon=
+}
+
+# own_processes: the pids of what lives in the daemon's network namespace (daemon, shims, port proxies) and of their children, the containers.
+own_processes() {
+    own_pids=" $(ip netns pids "$namespace" 2>/dev/null | tr '\n' ' ')"
+    [ "$own_pids" != ' ' ] || return 0
+    for directory in /proc/[0-9]*; do
+        pid=${directory#/proc/}
+        # One that ends meanwhile has nothing to say.
+        parent=$(sed -n 's/^PPid:[[:space:]]*//p' "$directory/status" 2>/dev/null) || continue
+        case $own_pids in *" $pid "* | *" $parent "*) printf '%s\n' "$pid" ;; esac
+    done
 }
 
 # Whatever happens: no container, no daemon, no namespace, no directory stays. On the good path all of this finds nothing to do.
@@ -50,6 +57,13 @@ clean_up() {
         "$bin/croze" rm -f hello web >/dev/null 2>&1 || true
         stop_daemon
     fi
+    # What a daemon that died left running: shims, port proxies, containers.
+    for pid in $(own_processes); do kill -KILL "$pid" 2>/dev/null || true; done
+    tries=0
+    until [ -z "$(own_processes)" ] || [ "$tries" -ge 50 ]; do
+        tries=$((tries + 1))
+        sleep 0.1
+    done
     if [ "$code" != 0 ] && [ -s "$scratch/crozed.log" ]; then
         printf '\nquickstart: the daemon said:\n' >&2
         tail -n 20 "$scratch/crozed.log" >&2
@@ -64,6 +78,18 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+
+# What the host shows of cgroups, interfaces, network namespaces and packet filter tables.
+host_state() {
+    find /sys/fs/cgroup -type d 2>/dev/null | sed 's/^/cgroup /'
+    find /sys/class/net -mindepth 1 | sed 's/^/interface /'
+    ip netns list 2>/dev/null | sed 's/^/network namespace /'
+    if command -v nft >/dev/null 2>&1; then nft list tables 2>/dev/null || true; fi
+}
+host_state | sort >"$scratch/host.before"
+
+# in_namespace COMMAND...: as seen from the namespace in which the daemon lives.
+in_namespace() { nsenter --net="/run/netns/$namespace" "$@"; }
 
 title "1. start the daemon: its state in $scratch, its network in a namespace of its own"
 ip netns add "$namespace"
@@ -113,10 +139,7 @@ show rm hello web
 stop_daemon
 
 title '9. look for anything left behind'
-processes=$(for directory in /proc/[0-9]*; do
-    # A process that ends meanwhile has nothing to say.
-    { tr '\0' ' ' <"$directory/cmdline" | grep -F "$scratch"; } 2>/dev/null || true
-done)
+processes=$(own_processes)
 [ -z "$processes" ] || fail "processes are left: $processes"
 mounts=$(grep -F "$scratch" /proc/self/mountinfo || true)
 [ -z "$mounts" ] || fail "mounts are left: $mounts"

@@ -193,7 +193,11 @@ fn what_contradicts_itself_or_cannot_be_is_refused_with_125() -> Result<()> {
             (&["--volumes-from", "x"], &["volumes"]),
             (&["--restart", "always"], &["--restart"]),
             (&["--runtime", "nope"], &["nope", "there are"]),
-            (&["--add-host", "a:host-gateway"], &["gateway"]),
+            (
+                &["--network", "none", "--add-host", "a:host-gateway"],
+                &["host-gateway"],
+            ),
+            (&["--add-host", "a:gateway"], &["IP address or host-gateway"]),
             (&["--dns", "one"], &["IP address"]),
         ];
         for (flags, words) in table {

@@ -214,3 +214,22 @@ fn a_foreign_firewall_is_told() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn the_hosts_address_has_a_name_where_it_is_asked_for() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        let shown = stage.daemon.ok(&[
+            "run",
+            "--rm",
+            "--add-host",
+            "up:host-gateway",
+            &stage.image,
+            "/bin/sh",
+            "-c",
+            "cat /etc/hosts",
+        ])?;
+        assert!(shown.stdout.contains("172.30.0.1\tup\n"), "{shown}");
+        Ok(())
+    })
+}

@@ -95,7 +95,7 @@ pub(crate) fn write(
         &state_dir,
         spec::hostname(container, &host),
         &container.request,
-        &attachment.addresses,
+        attachment,
     )?;
     let config_path = run_dir.join("config.json");
     fs::write(&config_path, config.to_string()).map_err(ContainersError::file("write", &config_path))?;

@@ -49,7 +49,8 @@ pub use error::{ContainersError, classify_runtime_message};
 pub use joining::JoinedNamespace;
 pub use networking::{Attachment, Network, NetworkOptions};
 pub use options::{
-    CgroupView, DeviceMapping, Dns, ExtraHost, IpcMode, NamespaceModes, Options, PidMode, TmpfsMount, Ulimit,
+    CgroupView, DeviceMapping, Dns, ExtraHost, HostAddress, IpcMode, NamespaceModes, Options, PidMode,
+    TmpfsMount, Ulimit,
 };
 pub use record::{Container, ExitStatus, ProcessIdentity, Refused, State, Transition};
 pub use remains::Remains;
@@ -62,4 +63,5 @@ pub use service::{
     Containers, Created, Event, Inspection, LogEntry, LogOptions, LogStream, RecoveryReport, Settings,
 };
 pub use spec::SpecError;
+pub use spec::etc::name_server_warning;
 pub use streams::{Input, Output, ProcessStream};

@@ -85,6 +85,8 @@ pub struct Attachment {
     pub held: Option<JoinedNamespace>,
     /// The container's addresses.
     pub addresses: Vec<IpAddr>,
+    /// The host's addresses, as the container sees it.
+    pub gateways: Vec<IpAddr>,
 }
 
 #[cfg(test)]

@@ -5,6 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use std::fmt;
+use std::net::{AddrParseError, IpAddr};
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 /// Options of one container. The default changes nothing.
@@ -83,7 +87,53 @@ pub struct ExtraHost {
     /// The name.
     pub name: String,
     /// The address.
-    pub address: std::net::IpAddr,
+    pub address: HostAddress,
+}
+
+/// What a name of `/etc/hosts` stands for; as text an address, or `host-gateway`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum HostAddress {
+    /// An address.
+    Ip(IpAddr),
+    /// The host's, as the container sees it: known when it is connected.
+    Gateway,
+}
+
+const HOST_GATEWAY: &str = "host-gateway";
+
+impl fmt::Display for HostAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Gateway => f.write_str(HOST_GATEWAY),
+        }
+    }
+}
+
+impl FromStr for HostAddress {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        match text {
+            HOST_GATEWAY => Ok(Self::Gateway),
+            _ => text.parse().map(Self::Ip),
+        }
+    }
+}
+
+impl From<HostAddress> for String {
+    fn from(address: HostAddress) -> Self {
+        address.to_string()
+    }
+}
+
+impl TryFrom<String> for HostAddress {
+    type Error = AddrParseError;
+
+    fn try_from(text: String) -> Result<Self, AddrParseError> {
+        text.parse()
+    }
 }
 
 /// Name resolution; each list that is empty leaves the host's lines of that kind.
@@ -91,7 +141,7 @@ pub struct ExtraHost {
 #[serde(default)]
 pub struct Dns {
     /// Servers.
-    pub servers: Vec<std::net::IpAddr>,
+    pub servers: Vec<IpAddr>,
     /// Domains in which short names are looked for; a single `.` for none.
     pub search: Vec<String>,
     /// Options of resolv.conf(5).

@@ -115,7 +115,7 @@ fn namespaces(message: &v1::ContainerOptions) -> Result<NamespaceModes, Status> 
 fn extra_host(text: &str) -> Result<ExtraHost, Status> {
     let bad = || {
         invalid(format!(
-            "the host {text:?} is malformed: write NAME:ADDRESS with an IP address"
+            "the host {text:?} is malformed: write NAME:ADDRESS with an IP address or host-gateway"
         ))
     };
     let (name, address) = text.split_once(':').ok_or_else(bad)?;
@@ -214,7 +214,7 @@ mod tests {
                 hard: -1,
             }],
             shm_size_bytes: 7,
-            extra_hosts: vec![text("db:10.0.0.9"), text("six:fd00::1")],
+            extra_hosts: vec![text("db:10.0.0.9"), text("six:fd00::1"), text("up:host-gateway")],
             dns_servers: vec![text("1.1.1.1")],
             dns_search: vec![text("lan")],
             dns_options: vec![text("ndots:2")],
@@ -249,7 +249,7 @@ mod tests {
             ("cgroupns", |o| o.cgroupns_mode = "x".into()),
             ("userns", |o| o.userns_mode = "auto".into()),
             ("no IP address", |o| o.dns_servers = vec!["one".into()]),
-            ("NAME:ADDRESS", |o| o.extra_hosts = vec!["a:host-gateway".into()]),
+            ("NAME:ADDRESS", |o| o.extra_hosts = vec!["a:gateway".into()]),
         ];
         for (words, change) in table {
             let mut message = everything();

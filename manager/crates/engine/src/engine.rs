@@ -1,6 +1,6 @@
 //! The engine itself: what it is made of, and how it is opened.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,6 +73,8 @@ struct Inner {
     image_gate: RwLock<()>,
     /// What undos and removals had to leave behind, the newest last.
     leftovers: Mutex<VecDeque<String>>,
+    /// Warnings about the host that a user has been given.
+    told: Mutex<BTreeSet<String>>,
     runtime_version: String,
     /// Declared last: root and run root are given to another process only when everything above is closed.
     _store: Store,
@@ -116,6 +118,7 @@ impl Engine {
             waiting: Waiting::default(),
             image_gate: RwLock::new(()),
             leftovers: Mutex::default(),
+            told: Mutex::default(),
             runtime_version,
             _store: store,
             _run_root: run_root,
@@ -186,6 +189,12 @@ impl Engine {
             leftovers.pop_front();
         }
         leftovers.push_back(what);
+    }
+
+    /// Whether nobody has been told this since the daemon was started: what is so of the host is said once, and always by `info`.
+    pub(crate) fn is_news(&self, warning: &str) -> bool {
+        let mut told = self.inner.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(warning.to_owned())
     }
 
     pub(crate) fn leftovers(&self) -> Vec<String> {

@@ -66,9 +66,9 @@ pub use operation::Operation;
 
 pub use croze_containers::{
     BindMount, CgroupView, Container, CreateRequest, Created, DeviceMapping, Dns, ExecRequest, ExitStatus,
-    ExtraHost, Input, Inspection, IoConfig, IpcMode, LogEntry, LogOptions, LogStream, NamespaceModes,
-    Network, NetworkOptions, Options, Output, PidMode, ProcessStream, Propagation, ReadOnlyBelow, Resources,
-    RuntimeProgram, Runtimes, State, TerminalSize, TmpfsMount, Ulimit,
+    ExtraHost, HostAddress, Input, Inspection, IoConfig, IpcMode, LogEntry, LogOptions, LogStream,
+    NamespaceModes, Network, NetworkOptions, Options, Output, PidMode, ProcessStream, Propagation,
+    ReadOnlyBelow, Resources, RuntimeProgram, Runtimes, State, TerminalSize, TmpfsMount, Ulimit,
 };
 pub use croze_images::{
     Image, ImageDetails, LayerOrigin, LayerProgress, LayerState, PullPhase, PullState, Pulled, PulledLayer,

@@ -11,7 +11,8 @@
 use std::net::IpAddr;
 
 use croze_containers::{
-    Attachment, Container, CreateRequest, Network, NetworkOptions, ProcessIdentity, Remains, State,
+    Attachment, Container, CreateRequest, HostAddress, Network, NetworkOptions, ProcessIdentity, Remains,
+    State, name_server_warning,
 };
 use croze_model::{ContainerId, Error, ErrorKind, ExposedPorts, PortRange, Publish, Result};
 use croze_networks::{AttachRequest, BridgeSettings, Endpoint, NetworkFacts, ProcessMark};
@@ -76,20 +77,37 @@ impl Engine {
             request.hostname.as_deref(),
             &request.network_options,
         )?;
+        let hosts = &request.options.extra_hosts;
         match &mut request.network {
             Network::Container(name) => *name = self.containers().resolve(name)?.to_string(),
-            Network::Bridge => warnings.extend(self.network_warnings().await),
+            Network::Bridge => {
+                let mut found = self.network_warnings().await;
+                if !request.options.dns.servers.is_empty() {
+                    found.retain(|warning| name_server_warning().as_ref() != Some(warning));
+                }
+                warnings.extend(found.into_iter().filter(|warning| self.is_news(warning)));
+            }
+            Network::None if hosts.iter().any(|host| host.address == HostAddress::Gateway) => {
+                return Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    "create",
+                    "conflicting options: an address host-gateway and the network mode none",
+                ));
+            }
             Network::None | Network::Host => {}
         }
         Ok(warnings)
     }
 
-    /// What keeps containers on the bridge from being reached.
+    /// What keeps containers on the bridge from being reached, and from finding others.
     pub(crate) async fn network_warnings(&self) -> Vec<String> {
         let networks = self.networks().clone();
-        blocking(move || Ok(networks.warnings()))
-            .await
-            .unwrap_or_default()
+        let found = move || {
+            let mut found = networks.warnings();
+            found.extend(name_server_warning());
+            Ok(found)
+        };
+        blocking(found).await.unwrap_or_default()
     }
 
     /// Connects a container that is about to be started. With its lock held. Undo: [`Engine::disconnect`].
@@ -105,6 +123,7 @@ impl Engine {
                     namespace: Some(endpoint.namespace.clone()),
                     held: None,
                     addresses: addresses(&endpoint),
+                    gateways: gateways(&endpoint),
                 })
             }
             Network::Container(other) => self.join(other).await,
@@ -128,6 +147,7 @@ impl Engine {
                 namespace: Some(endpoint.namespace.clone()),
                 held: None,
                 addresses: addresses(&endpoint),
+                gateways: gateways(&endpoint),
             });
         }
         // By a descriptor and not by its number, which may be a process of the host by the time the runtime looks.
@@ -136,6 +156,7 @@ impl Engine {
             namespace: Some(held.path()),
             held: Some(held),
             addresses: Vec::new(),
+            gateways: Vec::new(),
         })
     }
 
@@ -232,6 +253,10 @@ fn mark(process: &ProcessIdentity) -> ProcessMark {
 
 fn addresses(endpoint: &Endpoint) -> Vec<IpAddr> {
     endpoint.addresses().map(|address| address.address).collect()
+}
+
+fn gateways(endpoint: &Endpoint) -> Vec<IpAddr> {
+    endpoint.addresses().map(|address| address.gateway).collect()
 }
 
 fn attach_request(container: &Container) -> Result<AttachRequest> {

@@ -62,9 +62,7 @@ pub(crate) fn extra_host(text: &str) -> Result<String, String> {
         .filter(|(name, _)| !name.is_empty())
         .ok_or_else(|| wrong("write NAME:ADDRESS"))?;
     if address == "host-gateway" {
-        return Err(wrong(
-            "a container has no gateway to the host yet; write the host's address",
-        ));
+        return Ok(format!("{name}:{address}"));
     }
     let bare = address
         .strip_prefix('[')
@@ -72,7 +70,7 @@ pub(crate) fn extra_host(text: &str) -> Result<String, String> {
         .unwrap_or(address);
     let address: IpAddr = bare
         .parse()
-        .map_err(|_| wrong("the address must be an IP address"))?;
+        .map_err(|_| wrong("the address must be an IP address or host-gateway"))?;
     Ok(format!("{name}:{address}"))
 }
 
@@ -142,7 +140,7 @@ mod tests {
             ("db=10.0.0.9", Ok("db:10.0.0.9")),
             ("six:fd00::1", Ok("six:fd00::1")),
             ("six:[fd00::1]", Ok("six:fd00::1")),
-            ("db:host-gateway", Err("gateway")),
+            ("db:host-gateway", Ok("db:host-gateway")),
             ("db:x", Err("IP address")),
             ("db", Err("NAME:ADDRESS")),
             (":10.0.0.9", Err("NAME:ADDRESS")),

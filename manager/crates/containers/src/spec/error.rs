@@ -9,6 +9,14 @@ pub enum SpecError {
     /// Nothing to run.
     #[error("no command: neither the request nor the image names one")]
     NoCommand,
+    /// The host's address is asked for where there is none.
+    #[error(
+        "the host {name:?} cannot have the address host-gateway: the container's network has no way to the host"
+    )]
+    NoGateway {
+        /// The name that it was to have.
+        name: String,
+    },
     /// A path that must be absolute is not.
     #[error("the path {path:?} is not absolute")]
     NotAbsolute {

@@ -1,36 +1,44 @@
 //! The files below `/etc` that are generated for each container: `hosts`, `hostname`, `resolv.conf`.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use super::SpecError;
 use crate::error::ContainersError;
-use crate::networking::Network;
-use crate::options::{Dns, ExtraHost, Options};
+use crate::networking::{Attachment, Network};
+use crate::options::{Dns, ExtraHost, HostAddress, Options};
 use crate::request::CreateRequest;
 
 /// systemd-resolved's list of the real servers, for hosts whose resolv.conf names its stub only.
 const RESOLVED_LIST: &str = "/run/systemd/resolve/resolv.conf";
 
-/// Writes the three files into `dir`; `addresses` are the container's own.
+/// Writes the three files into `dir`.
 pub(crate) fn write(
     dir: &Path,
     hostname: &str,
     request: &CreateRequest,
-    addresses: &[IpAddr],
+    attachment: &Attachment,
 ) -> Result<(), ContainersError> {
     let host_file = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let own = host_file("/etc/resolv.conf");
     let (hosts, resolv) = match request.network {
         Network::Host => (host_file("/etc/hosts"), own),
         Network::None | Network::Bridge | Network::Container(_) => (
-            hosts(hostname, addresses),
+            hosts(hostname, &attachment.addresses),
             resolv_conf(&own, || host_file(RESOLVED_LIST)),
         ),
     };
+    let gateways = match request.network {
+        // There the host is itself.
+        Network::Host => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        _ => attachment.gateways.as_slice(),
+    };
     for (name, text) in [
-        ("hosts", with_extra_hosts(hosts, &request.options.extra_hosts)),
+        (
+            "hosts",
+            with_extra_hosts(hosts, &request.options.extra_hosts, gateways)?,
+        ),
         ("hostname", format!("{hostname}\n")),
         ("resolv.conf", with_dns(resolv, &request.options.dns)),
     ] {
@@ -40,14 +48,41 @@ pub(crate) fn write(
     Ok(())
 }
 
-fn with_extra_hosts(mut text: String, extra: &[ExtraHost]) -> String {
+fn with_extra_hosts(mut text: String, extra: &[ExtraHost], gateways: &[IpAddr]) -> Result<String, SpecError> {
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
     for host in extra {
-        text.push_str(&format!("{}\t{}\n", host.address, host.name));
+        let addresses = match &host.address {
+            HostAddress::Ip(address) => std::slice::from_ref(address),
+            HostAddress::Gateway if gateways.is_empty() => {
+                return Err(SpecError::NoGateway {
+                    name: host.name.clone(),
+                });
+            }
+            HostAddress::Gateway => gateways,
+        };
+        for address in addresses {
+            text.push_str(&format!("{address}\t{}\n", host.name));
+        }
     }
-    text
+    Ok(text)
+}
+
+/// What to say of the host's name servers, if containers reach none of them: all listen on the host's loopback, and no list of others is known.
+///
+/// Nobody else's servers are taken instead: what a host asks for is its own business.
+#[must_use]
+pub fn name_server_warning() -> Option<String> {
+    let host_file = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let own = host_file("/etc/resolv.conf");
+    let seen = resolv_conf(&own, || host_file(RESOLVED_LIST));
+    let has_server = |text: &str| text.lines().any(|line| nameserver(line).is_some());
+    (has_server(&own) && !has_server(&seen)).then(|| {
+        "the host's name servers (/etc/resolv.conf) all listen on its loopback addresses, which containers do not reach: names are not \
+         resolved in them; name a server with --dns"
+            .to_owned()
+    })
 }
 
 /// A resolv.conf in which what is asked for replaces the lines of its kind.
@@ -199,11 +234,18 @@ mod tests {
             name: name.into(),
             address: address.parse().unwrap(),
         };
-        let hosts = [extra("db", "10.0.0.9"), extra("six", "fd00::1")];
+        let hosts = [
+            extra("db", "10.0.0.9"),
+            extra("six", "fd00::1"),
+            extra("up", "host-gateway"),
+        ];
+        let gateways = ["172.30.0.1", "fd00::9"].map(|address| address.parse().unwrap());
         assert_eq!(
-            with_extra_hosts("127.0.0.1 localhost".into(), &hosts),
-            "127.0.0.1 localhost\n10.0.0.9\tdb\nfd00::1\tsix\n"
+            with_extra_hosts("127.0.0.1 localhost".into(), &hosts, &gateways).unwrap(),
+            "127.0.0.1 localhost\n10.0.0.9\tdb\nfd00::1\tsix\n172.30.0.1\tup\nfd00::9\tup\n"
         );
+        let error = with_extra_hosts(String::new(), &hosts, &[]).unwrap_err();
+        assert!(error.to_string().contains("host-gateway"), "{error}");
         for wrong in ["", "a b", "a\nnameserver 6.6.6.6"] {
             let options = Options {
                 extra_hosts: vec![extra(wrong, "10.0.0.9")],
