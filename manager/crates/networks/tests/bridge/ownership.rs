@@ -47,10 +47,13 @@ fn a_container_is_no_router_of_the_host_and_the_hosts_own_router_stays() {
     for ipv6 in [Ipv6::Local, Ipv6::Off] {
         let world = World::new();
         world.outside.sh("ip address add fe80::99/64 dev eth0 nodad");
-        advertise(&world.outside);
         let by_outside = "default via fe80::99 dev out0 proto ra";
         let routes = || world.host.sh("ip -6 route");
-        wait_for("the host heard its router", || routes().contains(by_outside));
+        // Its interface may not listen yet when the first one comes.
+        wait_for("the host heard its router", || {
+            advertise(&world.outside);
+            routes().contains(by_outside)
+        });
 
         let networks = world.open_with(BridgeSettings {
             ipv6,
