@@ -164,6 +164,7 @@ fn a_killed_shim_is_noticed() -> Result<()> {
     Scene::play(|scene| {
         let stage = Stage::set(scene)?;
         stage.start("orphan", &[], &["/probe", "wait"], "ready")?;
+        let pid = stage.daemon.pid("orphan")?;
         let shim = stage.daemon.inspect("orphan")?["State"]["ShimPid"]
             .as_i64()
             .context("the shim's pid")?;
@@ -171,10 +172,78 @@ fn a_killed_shim_is_noticed() -> Result<()> {
             nix::unistd::Pid::from_raw(i32::try_from(shim)?),
             nix::sys::signal::SIGKILL,
         )?;
-        // The daemon says something true of it, and can still remove it.
-        stage.daemon.ok(&["ps", "-a"])?;
-        stage.daemon.ok(&["rm", "-f", "orphan"])?;
+        // It lives on if it does not write; its end, of itself or by us, is seen without the shim.
+        match nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL) {
+            Err(nix::errno::Errno::ESRCH) => {}
+            signalled => signalled?,
+        }
+        let state = wait_until("the end is seen", SOON, || {
+            let state = stage.daemon.inspect("orphan")?["State"].clone();
+            Ok((state["Status"] == "exited").then_some(state))
+        })?;
+        assert_eq!(
+            (&state["Running"], &state["Pid"]),
+            (&json!(false), &json!(0)),
+            "{state}"
+        );
+        assert_ne!(
+            state["ShimPid"],
+            json!(shim),
+            "a shim that is dead is nobody's: {state}"
+        );
+        stage.daemon.ok(&["rm", "orphan"])?;
         assert_eq!(stage.daemon.ok(&["ps", "-aq"])?.text(), "");
+        stage.daemon.finish()
+    })
+}
+
+#[test]
+fn what_a_shim_that_stays_holds_up_is_cleaned_up_when_it_leaves() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        stage.daemon.ok(&[
+            "run",
+            "-d",
+            "--rm",
+            "--name",
+            "held",
+            &stage.image,
+            "/probe",
+            "wait",
+        ])?;
+        let (pid, shim) = (
+            stage.daemon.pid("held")?,
+            stage.daemon.inspect("held")?["State"]["ShimPid"]
+                .as_i64()
+                .context("the shim's pid")?,
+        );
+        let shim = nix::unistd::Pid::from_raw(i32::try_from(shim)?);
+        // It is stopped as soon as it has written the end down: so late that the end is known, so early that it is still there.
+        let record = stage.daemon.root().join("containers");
+        let record = std::fs::read_dir(record)?
+            .next()
+            .context("its directory")??
+            .path();
+        let asked = scene.start(stage.daemon.command(&["wait", "held"])?)?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL)?;
+        wait_until("the end is written down", SOON, || {
+            Ok((record.join("exit.json").exists() || !record.exists()).then_some(()))
+        })?;
+        drop(nix::sys::signal::kill(shim, nix::sys::signal::SIGSTOP));
+        let told = wait_until(
+            "it is told that something stays, or all is done",
+            Duration::from_secs(60),
+            || {
+                let told = stage.daemon.ok(&["info"])?.stdout.contains("stays mounted");
+                Ok((told || !record.exists()).then_some(told))
+            },
+        );
+        drop(nix::sys::signal::kill(shim, nix::sys::signal::SIGCONT));
+        told?;
+        wait_until("it is removed", Duration::from_secs(40), || {
+            Ok(stage.daemon.container_ids()?.is_empty().then_some(()))
+        })?;
+        asked.wait(SOON)?;
         stage.daemon.finish()
     })
 }

@@ -39,7 +39,11 @@ impl Containers {
     pub(crate) async fn shim_is_gone(&self, container: &Container) -> bool {
         let run_dir = self.run_dir(&container.id);
         let dialled = Link::dial(&run_dir, container.name.as_str()).await;
-        matches!(dialled, Err(DialError::Absent)) && !observe::shim_lives(&run_dir, &container.id)
+        matches!(dialled, Err(DialError::Absent))
+            && self
+                .traces(container)
+                .await
+                .is_ok_and(|traces| !traces.shim_lives)
     }
 
     async fn put_away_shim(&self, container: &Container) -> Result<()> {
@@ -102,12 +106,13 @@ impl Containers {
 
     /// The shim is dead: what it left is the runtime's to delete, if there is anything.
     async fn put_away_orphan(&self, container: &Container) -> Result<()> {
-        let run_dir = self.run_dir(&container.id);
-        if observe::shim_lives(&run_dir, &container.id) {
+        let traces = self.traces(container).await?;
+        if traces.shim_lives {
             return Err(shim_trouble(container, "it lives, and its socket is gone".into()));
         }
-        let orphan = observe::noted_process(&run_dir).filter(|p| observe::open_process(p).is_some());
-        let Some(orphan) = orphan else { return Ok(()) };
+        let Some(orphan) = traces.process else {
+            return Ok(());
+        };
         launch::delete(&self.inner.settings, container.id.as_str()).await;
         match timeout(END_TIMEOUT, await_process(&orphan)).await {
             Ok(()) => Ok(()),

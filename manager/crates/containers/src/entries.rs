@@ -3,12 +3,12 @@
 //! What is in memory is a copy of the records. Changes of one container are made one after the other (its `changing` lock), those of different ones
 //! side by side. Everything here blocks on the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use croze_model::{ContainerId, ContainerName};
-use croze_store::{Names, Records, Store, Unreadable};
+use croze_store::{Durable, NameTaken, Names, Records, Store, Unreadable};
 use tokio::sync::{broadcast, watch};
 
 use crate::error::ContainersError;
@@ -29,6 +29,9 @@ pub(crate) struct Inner {
     records: Records<Container>,
     names: Names,
     entries: Mutex<BTreeMap<ContainerId, Entry>>,
+    /// Names of containers whose records are being written. Locked within `entries`; both together say who has a name, and the index, which may be
+    /// filled anew from the records at any moment, only says it faster after a start.
+    pending: Mutex<HashMap<ContainerName, ContainerId>>,
     pub(crate) events: broadcast::Sender<Event>,
 }
 
@@ -94,13 +97,13 @@ impl Inner {
         if let Err(error) = names.retain(is_held) {
             tracing::warn!(%error, "names of containers whose records are lost may stay taken");
         }
+        let recorded = one_name_each(listed.records);
         let lost: Vec<Container> = listed
             .unreadable
             .iter()
             .filter_map(|record| lost_container(&settings, record))
             .collect();
-        let entries = listed
-            .records
+        let entries = recorded
             .into_iter()
             .chain(lost)
             .map(|c| (c.id.clone(), Entry::new(c)))
@@ -111,8 +114,37 @@ impl Inner {
             records,
             names,
             entries: Mutex::new(entries),
+            pending: Mutex::default(),
             events,
         })
+    }
+
+    /// Takes a name for a container whose record is about to be written.
+    fn take_name(&self, name: &ContainerName, id: &ContainerId) -> Result<PendingName<'_>> {
+        let entries = self.entries();
+        let mut pending = self.pending();
+        let holder = entries
+            .values()
+            .map(|entry| (&entry.container.name, &entry.container.id))
+            .chain(pending.iter())
+            .find(|(taken, holder)| *taken == name && *holder != id);
+        if let Some((_, holder)) = holder {
+            return Err(NameTaken {
+                name: name.to_string(),
+                holder: holder.to_string(),
+            }
+            .into());
+        }
+        pending.insert(name.clone(), id.clone());
+        Ok(PendingName {
+            of: self,
+            name: name.clone(),
+        })
+    }
+
+    fn pending(&self) -> MutexGuard<'_, HashMap<ContainerName, ContainerId>> {
+        // Nothing panics while it is held.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Entry>> {
@@ -247,8 +279,11 @@ impl Inner {
         if options.init && self.settings.init.is_none() {
             return Err(spec::SpecError::NoInit.into());
         }
+        // Until its entry is there, which then has the name.
+        let _name = self.take_name(&name, &id)?;
         self.names.reserve(name.as_str(), id.as_str())??;
         if let Err(error) = self.records.save_when(&container, container.request.durable()) {
+            self.take_back_record(&container);
             self.release_name(&container);
             return Err(error.into());
         }
@@ -349,6 +384,13 @@ impl Inner {
 }
 
 impl Inner {
+    /// What was refused must not be there after the next start: the disk may have failed after the record got its name.
+    fn take_back_record(&self, container: &Container) {
+        if let Err(error) = self.records.remove_when(container.id.as_str(), Durable::Soon) {
+            tracing::warn!(container = container.id.short(), %error, "the record of a container that was not made may stay");
+        }
+    }
+
     /// Gives a name back. The records say who has it: an index that cannot be written now (a full disk) is filled from them before it is
     /// believed again, so its failure is no reason to fail.
     fn release_name(&self, container: &Container) {
@@ -356,6 +398,43 @@ impl Inner {
             tracing::warn!(container = container.id.short(), %error, "the index does not know yet that a name is free");
         }
     }
+}
+
+/// A name that is taken for as long as this lives.
+struct PendingName<'a> {
+    of: &'a Inner,
+    name: ContainerName,
+}
+
+impl Drop for PendingName<'_> {
+    fn drop(&mut self) {
+        self.of.pending().remove(&self.name);
+    }
+}
+
+/// Two records may claim one name, where an older version of this program freed the names of records that it could not read. The one that was
+/// made first keeps it; the other is known by its short id from now on, and loses nothing else.
+fn one_name_each(mut records: Vec<Container>) -> Vec<Container> {
+    records.sort_by(|a, b| a.created_at.cmp(&b.created_at));
+    let mut taken = BTreeMap::new();
+    for container in &mut records {
+        match taken.insert(container.name.to_string(), container.id.clone()) {
+            None => {}
+            Some(first) => {
+                tracing::error!(
+                    container = container.id.short(),
+                    name = container.name.as_str(),
+                    holder = first.short(),
+                    "its name is another container's: it is known by its short id"
+                );
+                taken.insert(container.name.to_string(), first);
+                if let Ok(name) = fallback_name(&container.id) {
+                    container.name = name;
+                }
+            }
+        }
+    }
+    records
 }
 
 impl Settings {

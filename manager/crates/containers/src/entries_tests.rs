@@ -47,6 +47,47 @@ fn names_are_unique_and_free_again_after_removal() {
 }
 
 #[test]
+fn a_name_is_taken_from_before_its_record_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_store, inner) = open(dir.path());
+    let name: ContainerName = "web".parse().unwrap();
+    let pending = inner.take_name(&name, &id(0xa1)).unwrap();
+    // The index knows nothing of it: as it is after it was filled anew from the records.
+    let taken = inner.create(id(0xb1), request(Some("web")), ImageFacts::default());
+    assert!(
+        matches!(taken, Err(ContainersError::NameTaken(ref t)) if t.holder == id(0xa1).as_str()),
+        "{taken:?}"
+    );
+    drop(pending);
+    inner
+        .create(id(0xb1), request(Some("web")), ImageFacts::default())
+        .unwrap();
+    // Nor does the index decide over one whose record is there.
+    inner.names.release("web", id(0xb1).as_str()).unwrap();
+    let taken = inner.create(id(0xa1), request(Some("web")), ImageFacts::default());
+    assert!(matches!(taken, Err(ContainersError::NameTaken(_))), "{taken:?}");
+}
+
+#[test]
+fn of_two_records_with_one_name_the_first_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, inner) = open(dir.path());
+    for (n, name) in [(2, "web"), (1, "db")] {
+        inner
+            .create(id(n), request(Some(name)), ImageFacts::default())
+            .unwrap();
+    }
+    let record = inner.settings.container_dir(&id(1)).join(RECORD_FILE);
+    drop(inner);
+    drop(store);
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.replace("\"db\"", "\"web\"")).unwrap();
+    let (_store, inner) = open(dir.path());
+    assert_eq!(inner.resolve("web").unwrap(), id(2));
+    assert_eq!(inner.get(&id(1)).unwrap().name.as_str(), id(1).short());
+}
+
+#[test]
 fn containers_are_found_by_name_id_and_beginning() {
     let dir = tempfile::tempdir().unwrap();
     let (_store, inner) = open(dir.path());

@@ -10,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
 use tokio::io::unix::AsyncFd;
 
-use crate::record::{Container, ExitStatus, ProcessIdentity};
+use crate::record::{Container, ExitStatus, ProcessIdentity, State};
 use crate::spec;
 use crate::spec::host::HostFacts;
 use crate::types::{Inspection, Settings};
@@ -35,6 +35,8 @@ pub(crate) struct LastRun {
     pub(crate) status: ExitStatus,
     /// Its command was executed.
     pub(crate) was_started: bool,
+    /// When, RFC 3339, where its shim wrote it down.
+    pub(crate) started_at: Option<String>,
 }
 
 /// The note that a shim keeps beside its socket while it lives.
@@ -117,6 +119,7 @@ pub(crate) fn exit_record(settings: &Settings, container: &Container) -> Option<
         .find_map(|bytes| serde_json::from_slice(&bytes).ok())?;
     Some(LastRun {
         was_started: record.started.is_some(),
+        started_at: record.started,
         status: ExitStatus {
             code: record.code,
             signal: (record.signal > 0).then_some(record.signal),
@@ -167,6 +170,37 @@ pub(crate) fn shim_lives(run_dir: &Path, id: &ContainerId) -> bool {
 /// Whether a shim, or the process that it held, lives over a run directory.
 pub(crate) fn is_held(run_dir: &Path, id: &ContainerId) -> bool {
     shim_lives(run_dir, id) || noted_process(run_dir).is_some_and(|process| open_process(&process).is_some())
+}
+
+/// What the disk and the process table say of a container, without its shim. Blocks, perhaps for long: the run directory may be on an ordinary disk,
+/// and `/proc/PID/cmdline` waits for the process's memory.
+#[derive(Debug)]
+pub(crate) struct Traces {
+    /// What the exit record says.
+    pub(crate) exit: Option<LastRun>,
+    /// The process that its shim has noted, or the given one, if it lives.
+    pub(crate) process: Option<ProcessIdentity>,
+    /// Its shim lives, answering or not.
+    pub(crate) shim_lives: bool,
+    /// It has a bundle.
+    pub(crate) bundle: bool,
+}
+
+impl Traces {
+    /// Looks for all of them.
+    pub(crate) fn observe(settings: &Settings, container: &Container) -> Self {
+        let run_dir = settings.bundle_path(&container.id);
+        let process = match &container.state {
+            State::Running { process } => Some(process.clone()),
+            _ => noted_process(&run_dir),
+        };
+        Self {
+            exit: exit_record(settings, container),
+            process: process.filter(|process| open_process(process).is_some()),
+            shim_lives: shim_lives(&run_dir, &container.id),
+            bundle: run_dir.join("config.json").exists(),
+        }
+    }
 }
 
 /// The process that is running this.
@@ -225,7 +259,7 @@ pub(crate) fn inspection(settings: &Settings, container: Container) -> Inspectio
             .clone()
             .unwrap_or_else(|| settings.runtimes.default_name().to_owned()),
         log_lines_dropped: match &container.state {
-            crate::record::State::Exited { status } => status.log_lines_dropped,
+            State::Exited { status } => status.log_lines_dropped,
             _ => 0,
         },
         container,

@@ -117,6 +117,11 @@ pub enum Transition {
         /// How.
         status: ExitStatus,
     },
+    /// A further run began and ended, and neither was recorded.
+    RanAgain {
+        /// How it ended.
+        status: ExitStatus,
+    },
     /// It cannot be used any more.
     Broken {
         /// Why.
@@ -170,7 +175,10 @@ impl State {
             (Self::Created | Self::Running { .. }, Transition::Ended { status }) => {
                 Ok(Self::Exited { status })
             }
-            (Self::Dead { .. }, Transition::Ended { .. }) => refused("exited"),
+            (Self::Exited { .. }, Transition::RanAgain { status }) => Ok(Self::Exited { status }),
+            (Self::Dead { .. }, Transition::Ended { .. }) | (_, Transition::RanAgain { .. }) => {
+                refused("exited")
+            }
             (_, Transition::Broken { reason }) => Ok(Self::Dead { reason }),
         }
     }
@@ -213,7 +221,8 @@ mod tests {
         let start = Transition::Started { process };
         let end = Transition::Ended { status: ended(0) };
         let breaks = Transition::Broken { reason: "r".into() };
-        let table: [(&State, &Transition, Option<&State>); 12] = [
+        let again = Transition::RanAgain { status: ended(0) };
+        let table: [(&State, &Transition, Option<&State>); 16] = [
             (&State::Created, &start, Some(&running)),
             (&running, &start, None),
             (&exited, &start, Some(&running)),
@@ -222,6 +231,10 @@ mod tests {
             (&running, &end, Some(&State::Exited { status: ended(0) })),
             (&exited, &end, Some(&exited)),
             (&dead, &end, None),
+            (&State::Created, &again, None),
+            (&running, &again, None),
+            (&exited, &again, Some(&State::Exited { status: ended(0) })),
+            (&dead, &again, None),
             (&State::Created, &breaks, Some(&dead)),
             (&running, &breaks, Some(&dead)),
             (&exited, &breaks, Some(&dead)),

@@ -9,20 +9,24 @@
 //! The watcher of a container waits on its shim's socket; when that breaks it observes and plans again. So the same rules hold while the
 //! daemon lives and after it was away. One container that cannot be looked at is reported and stops nobody.
 
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use croze_model::ContainerId;
 use croze_proto::shim::Phase;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::ending::await_process;
 use crate::error::ContainersError;
 use crate::launch;
 use crate::link::{self, DialError, Link};
-use crate::observe::{self, LastRun};
+use crate::observe::{self, LastRun, Traces};
 use crate::record::{Container, ExitStatus, ProcessIdentity, State, Transition};
-use crate::service::{Containers, Result, now, unknown_end};
+use crate::service::{Containers, Result, blocking, now, unknown_end};
 use crate::types::{Event, RecoveryReport};
 
 /// How long one container may take at the daemon's start.
@@ -69,7 +73,9 @@ enum Action {
     /// Its shim is dead and it lives: wait for the process itself.
     Adopt(ProcessIdentity),
     /// It ended and the shim says how.
-    Ended(ExitStatus),
+    Ended(LastRun),
+    /// It had ended before, and a further run of it began and ended without being recorded.
+    RanAgain(LastRun),
     /// It ended and nobody knows how.
     Lost,
     /// It does not run, but something of it is left in the runtime.
@@ -94,13 +100,13 @@ fn plan(state: &State, observed: &Observed) -> Action {
         ) => Action::Began(process.clone(), started_at.clone()),
         (ShimState::Answers { .. }, _) => Action::Watch,
         (ShimState::Absent, State::Running { .. }) => match (&observed.exit, &observed.orphan) {
-            (Some(last), _) => Action::Ended(last.status.clone()),
+            (Some(last), _) => Action::Ended(last.clone()),
             (None, Some(process)) => Action::Adopt(process.clone()),
             (None, None) => Action::Lost,
         },
         // It was started, ran and ended between the request and the record.
         (ShimState::Absent, State::Created) => match &observed.exit {
-            Some(last) if last.was_started => Action::Ended(last.status.clone()),
+            Some(last) if last.was_started => Action::Ended(last.clone()),
             // Prepared at most.
             _ if observed.leftovers => Action::Sweep,
             _ => Action::Nothing,
@@ -108,37 +114,55 @@ fn plan(state: &State, observed: &Observed) -> Action {
         (ShimState::Absent, State::Exited { .. } | State::Dead { .. }) if observed.orphan.is_some() => {
             Action::Sweep
         }
-        (ShimState::Absent, State::Exited { .. } | State::Dead { .. }) => Action::Nothing,
+        (ShimState::Absent, State::Exited { status }) => match &observed.exit {
+            // The record of a failed start is later than what its shim wrote.
+            Some(last) if last.was_started && is_later(&last.status.finished_at, &status.finished_at) => {
+                Action::RanAgain(last.clone())
+            }
+            _ => Action::Nothing,
+        },
+        (ShimState::Absent, State::Dead { .. }) => Action::Nothing,
     }
 }
 
+/// Whether one time (RFC 3339) comes after another; what cannot be read does not.
+fn is_later(one: &str, other: &str) -> bool {
+    let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    matches!((time(one), time(other)), (Some(one), Some(other)) if one > other)
+}
+
 impl Containers {
-    /// Brings records and reality together after a start of the daemon. One bad container never fails it.
+    /// Brings records and reality together after a start of the daemon. One bad container never fails it. `lock` gives what keeps the verbs of one
+    /// container away; it is held while that one is looked at and what follows is done, and with it the record is read again.
     ///
     /// # Errors
     ///
     /// None so far: what goes wrong is in the report.
-    pub async fn recover(&self) -> Result<RecoveryReport> {
+    pub async fn recover<L, F>(&self, lock: L) -> Result<RecoveryReport>
+    where
+        L: Fn(ContainerId) -> F,
+        F: Future<Output: Send> + Send + 'static,
+    {
         let mut report = RecoveryReport::default();
-        let mut looks = tokio::task::JoinSet::new();
-        let side_by_side = std::sync::Arc::new(Semaphore::new(LOOKS));
+        let mut looks = JoinSet::new();
+        let mut ids = HashMap::new();
+        let side_by_side = Arc::new(Semaphore::new(LOOKS));
         for container in self.list() {
-            let (containers, side_by_side) = (self.clone(), std::sync::Arc::clone(&side_by_side));
-            looks.spawn(async move {
-                // It is never closed.
-                let _permit = side_by_side.acquire().await;
-                let id = container.id.clone();
-                match timeout(BUDGET, containers.look_after(&container)).await {
-                    Ok(result) => (id, result.map_err(|e| e.to_string())),
-                    Err(_) => (id, Err(format!("it took longer than {} s", BUDGET.as_secs()))),
-                }
-            });
+            let id = container.id;
+            let look = self
+                .clone()
+                .look(id.clone(), lock(id.clone()), Arc::clone(&side_by_side));
+            ids.insert(looks.spawn(look).id(), id);
         }
-        while let Some(look) = looks.join_next().await {
-            let Ok((id, result)) = look else { continue };
+        while let Some(look) = looks.join_next_with_id().await {
+            let (task, result) = match look {
+                Ok((task, result)) => (task, result),
+                Err(panic) => (panic.id(), Err(format!("the look was interrupted: {panic}"))),
+            };
+            let Some(id) = ids.remove(&task) else { continue };
             match result {
                 Ok(Action::Watch | Action::Began(..) | Action::Adopt(_)) => report.running.push(id),
-                Ok(Action::Ended(_) | Action::Lost) => report.ended.push(id),
+                Ok(Action::Ended(_) | Action::RanAgain(_) | Action::Lost) => report.ended.push(id),
                 Ok(Action::Sweep | Action::Nothing) => {}
                 Ok(Action::Unclear(reason)) | Err(reason) => {
                     // It may come to itself: then its end is seen.
@@ -150,46 +174,75 @@ impl Containers {
         Ok(report)
     }
 
+    /// Looks after one container; what takes longer than its budget is waited for no more, and comes to its end under the lock all the same.
+    async fn look(
+        self,
+        id: ContainerId,
+        lock: impl Future<Output: Send> + Send + 'static,
+        side_by_side: Arc<Semaphore>,
+    ) -> Result<Action, String> {
+        let locked = lock.await;
+        // It is never closed.
+        let _permit = side_by_side.acquire().await;
+        let look = tokio::spawn(async move {
+            let _locked = locked;
+            match self.get(&id) {
+                Ok(container) => self.look_after(&container).await,
+                // Its user removed it while others were looked at.
+                Err(_) => Ok(Action::Nothing),
+            }
+        });
+        match timeout(BUDGET, look).await {
+            Ok(Ok(result)) => result.map_err(|error| error.to_string()),
+            Ok(Err(panic)) => Err(format!("the look was interrupted: {panic}")),
+            Err(_) => Err(format!("it took longer than {} s", BUDGET.as_secs())),
+        }
+    }
+
     pub(crate) async fn reconcile(&self, container: &Container) -> Result<()> {
         self.look_after(container).await.map(|_| ())
     }
 
     async fn look_after(&self, container: &Container) -> Result<Action> {
         let run = self.inner.run(&container.id).unwrap_or_default();
-        let observed = self.observe(container).await;
+        let observed = self.observe(container).await?;
         let action = plan(&container.state, &observed);
         self.execute(container, run, &action).await?;
         Ok(action)
     }
 
-    async fn observe(&self, container: &Container) -> Observed {
-        let run_dir = self.run_dir(&container.id);
-        let shim = match Link::dial(&run_dir, container.name.as_str()).await {
+    /// What the disk and the process table say, looked up where nobody waits for it.
+    pub(crate) async fn traces(&self, container: &Container) -> Result<Traces> {
+        let (inner, container) = (Arc::clone(&self.inner), container.clone());
+        blocking(move || Ok(Traces::observe(&inner.settings, &container))).await
+    }
+
+    async fn observe(&self, container: &Container) -> Result<Observed> {
+        let dialled = Link::dial(&self.run_dir(&container.id), container.name.as_str()).await;
+        let shim = match dialled {
             Ok(mut shim) => match shim.status().await {
-                Ok(status) => ShimState::Answers {
+                Ok(status) => Some(ShimState::Answers {
                     phase: status.phase(),
                     process: observe::identity(status.pid, status.pid_start_ticks),
                     started_at: (status.started_unix_nanos > 0)
                         .then(|| link::rfc3339(status.started_unix_nanos)),
-                },
-                Err(error) => ShimState::Silent(error.to_string()),
+                }),
+                Err(error) => Some(ShimState::Silent(error.to_string())),
             },
-            Err(DialError::Absent) if observe::shim_lives(&run_dir, &container.id) => {
-                ShimState::Silent("it lives, and its socket is gone".into())
-            }
-            Err(DialError::Absent) => ShimState::Absent,
-            Err(DialError::Unusable(reason)) => ShimState::Silent(reason),
+            Err(DialError::Absent) => None,
+            Err(DialError::Unusable(reason)) => Some(ShimState::Silent(reason)),
         };
-        let recorded = match &container.state {
-            State::Running { process } => Some(process.clone()),
-            _ => observe::noted_process(&run_dir),
+        let traces = self.traces(container).await?;
+        let without_socket = match traces.shim_lives {
+            true => ShimState::Silent("it lives, and its socket is gone".into()),
+            false => ShimState::Absent,
         };
-        Observed {
-            shim,
-            exit: observe::exit_record(&self.inner.settings, container),
-            orphan: recorded.filter(|process| observe::open_process(process).is_some()),
-            leftovers: run_dir.join("config.json").exists(),
-        }
+        Ok(Observed {
+            shim: shim.unwrap_or(without_socket),
+            exit: traces.exit,
+            orphan: traces.process,
+            leftovers: traces.bundle,
+        })
     }
 
     async fn execute(&self, container: &Container, run: u64, action: &Action) -> Result<()> {
@@ -206,13 +259,32 @@ impl Containers {
                 .await?;
                 self.watch_end(id);
             }
-            Action::Ended(status) => {
+            Action::Ended(last) => {
                 launch::delete(&self.inner.settings, id.as_str()).await;
-                self.ended(id, run, status.clone()).await?;
+                self.ended(id, run, last.clone()).await?;
+            }
+            Action::RanAgain(last) => {
+                let last = last.clone();
+                let status = last.status.clone();
+                self.change_live(id, move |container| {
+                    container.state = container
+                        .state
+                        .after(Transition::RanAgain { status: last.status })?;
+                    container.started_at = last.started_at;
+                    container.error = None;
+                    Ok(())
+                })
+                .await?;
+                self.tell_exited(container, status);
             }
             Action::Lost => {
                 launch::delete(&self.inner.settings, id.as_str()).await;
-                self.ended(id, run, unknown_end()).await?;
+                let last = LastRun {
+                    status: unknown_end(),
+                    was_started: true,
+                    started_at: None,
+                };
+                self.ended(id, run, last).await?;
             }
             Action::Sweep => launch::delete(&self.inner.settings, id.as_str()).await,
             Action::Unclear(_) | Action::Nothing => {}
@@ -229,23 +301,19 @@ impl Containers {
         tokio::spawn(async move {
             let last = containers.see_end(&id).await;
             let failed_start = containers.inner.end_watch(&id, run);
-            let Some(LastRun {
-                mut status,
-                was_started,
-            }) = last
-            else {
+            let Some(mut last) = last else {
                 return;
             };
             match failed_start {
-                Some(code) => status.code = code,
+                Some(code) => last.status.code = code,
                 // Discarded: it is what it was before it was prepared.
-                None if !was_started => {
+                None if !last.was_started => {
                     containers.tell(Event::TakenBack { id });
                     return;
                 }
                 None => {}
             }
-            match containers.ended(&id, run, status).await {
+            match containers.ended(&id, run, last).await {
                 // It was removed while it ended.
                 Ok(()) | Err(ContainersError::NotFound { .. }) => {}
                 Err(error) => tracing::error!(container = id.short(), %error, "an end cannot be recorded"),
@@ -264,15 +332,23 @@ impl Containers {
             match Link::dial(&run_dir, container.name.as_str()).await {
                 Ok(mut link) => {
                     if let Ok(exit) = link.wait_for_end().await {
-                        let record = observe::exit_record(&self.inner.settings, &container);
-                        return Some(record.unwrap_or_else(|| LastRun {
+                        let traces = self.traces(&container).await.ok();
+                        return Some(traces.and_then(|traces| traces.exit).unwrap_or_else(|| LastRun {
                             status: link::convert_exit(&exit),
                             was_started: true,
+                            started_at: None,
                         }));
                     }
                 }
-                Err(DialError::Absent) if !observe::shim_lives(&run_dir, id) => break,
-                Err(DialError::Absent) => {}
+                Err(DialError::Absent) => {
+                    if self
+                        .traces(&container)
+                        .await
+                        .is_ok_and(|traces| !traces.shim_lives)
+                    {
+                        break;
+                    }
+                }
                 Err(DialError::Unusable(reason)) => {
                     tracing::warn!(
                         container = id.short(),
@@ -287,7 +363,7 @@ impl Containers {
         }
         // The record may have become Running since.
         let container = self.get(id).ok()?;
-        let observed = self.observe(&container).await;
+        let observed = self.observe(&container).await.ok()?;
         if let Some(process) = observed.orphan {
             tracing::warn!(
                 container = id.short(),
@@ -295,7 +371,7 @@ impl Containers {
             );
             await_process(&process).await;
         }
-        if let Some(last) = observe::exit_record(&self.inner.settings, &container) {
+        if let Some(last) = self.traces(&container).await.ok()?.exit {
             return Some(last);
         }
         launch::delete(&self.inner.settings, id.as_str()).await;
@@ -304,29 +380,40 @@ impl Containers {
         Some(LastRun {
             status: unknown_end(),
             was_started,
+            started_at: None,
         })
     }
 
     /// Records the end of a run, once its start is recorded; in force even if it cannot be stored. That of an earlier run changes nothing.
-    async fn ended(&self, id: &ContainerId, run: u64, status: ExitStatus) -> Result<()> {
+    async fn ended(&self, id: &ContainerId, run: u64, last: LastRun) -> Result<()> {
         let starting = self.inner.starting(id)?;
         let _after_the_start = starting.lock().await;
         if self.inner.run(id) != Some(run) {
             return Ok(());
         }
-        let told = status.clone();
-        self.change_live(id, move |container| {
-            container.state = container.state.after(Transition::Ended { status })?;
-            Ok(())
-        })
-        .await?;
-        let auto_remove = self.get(id)?.request.auto_remove;
-        self.tell(Event::Exited {
-            id: id.clone(),
-            status: told,
-            auto_remove,
-        });
+        let status = last.status.clone();
+        // The record of a dead one cannot be read, and what is in its file is not ours to replace. That it has ended is heard all the same, so that
+        // its root file system is unmounted and its network let go.
+        if !matches!(self.get(id)?.state, State::Dead { .. }) {
+            self.change_live(id, move |container| {
+                container.state = container.state.after(Transition::Ended { status: last.status })?;
+                if container.started_at.is_none() {
+                    container.started_at = last.started_at;
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        self.tell_exited(&self.get(id)?, status);
         Ok(())
+    }
+
+    fn tell_exited(&self, container: &Container, status: ExitStatus) {
+        self.tell(Event::Exited {
+            id: container.id.clone(),
+            status,
+            auto_remove: container.request.auto_remove,
+        });
     }
 }
 
@@ -374,6 +461,7 @@ mod tests {
         let last = |was_started| LastRun {
             status: exited(3),
             was_started,
+            started_at: None,
         };
         let with_exit = Observed {
             exit: Some(last(true)),
@@ -420,7 +508,7 @@ mod tests {
                 "ended while the daemon was away",
                 &running,
                 &with_exit,
-                Action::Ended(exited(3)),
+                Action::Ended(last(true)),
             ),
             ("shim killed", &running, &orphaned, Action::Adopt(process(5))),
             ("host rebooted", &running, &absent, Action::Lost),
@@ -440,7 +528,7 @@ mod tests {
                 "ran and ended unrecorded",
                 &created,
                 &with_exit,
-                Action::Ended(exited(3)),
+                Action::Ended(last(true)),
             ),
             ("discarded, never started", &created, &discarded, Action::Nothing),
             ("never prepared", &created, &absent, Action::Nothing),
@@ -458,6 +546,55 @@ mod tests {
         ];
         for (name, state, observed, expected) in table {
             assert_eq!(plan(state, observed), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_later_run_that_nobody_recorded_is_told_by_its_end() {
+        let at = |time: &str, code| ExitStatus {
+            finished_at: time.into(),
+            ..exited(code)
+        };
+        let recorded = State::Exited {
+            status: at("2026-01-01T12:00:00Z", 0),
+        };
+        let table = [
+            ("its own exit record", "2026-01-01T12:00:00Z", true, false),
+            (
+                "its start failed, recorded after its shim",
+                "2026-01-01T11:00:00Z",
+                true,
+                false,
+            ),
+            (
+                "a second run began and ended unrecorded",
+                "2026-01-01T12:00:00.5Z",
+                true,
+                true,
+            ),
+            (
+                "prepared a second time, and discarded",
+                "2026-01-01T13:00:00Z",
+                false,
+                false,
+            ),
+            ("unreadable", "yesterday", true, false),
+        ];
+        for (name, time, was_started, ran_again) in table {
+            let last = LastRun {
+                status: at(time, 3),
+                was_started,
+                started_at: None,
+            };
+            let observed = Observed {
+                exit: Some(last.clone()),
+                ..nothing_there()
+            };
+            let expected = match ran_again {
+                true => Action::RanAgain(last),
+                false => Action::Nothing,
+            };
+            assert_eq!(plan(&recorded, &observed), expected, "{name}");
         }
     }
 }

@@ -10,7 +10,6 @@ use croze_proto::shim::{self as wire, Phase, request};
 use tokio::time::timeout;
 
 use crate::link::{DialError, Link};
-use crate::observe;
 use crate::service::{Containers, Result};
 
 /// How long a discarded container and its shim may take to be gone.
@@ -38,8 +37,13 @@ impl Containers {
         Ok(
             match Link::dial(&self.run_dir(id), container.name.as_str()).await {
                 // A shim whose socket was taken away, or what a dead one left running.
-                Err(DialError::Absent) if observe::is_held(&self.run_dir(id), id) => Remains::Busy,
-                Err(DialError::Absent) => Remains::Nothing,
+                Err(DialError::Absent) => {
+                    let traces = self.traces(&container).await?;
+                    match traces.shim_lives || traces.process.is_some() {
+                        true => Remains::Busy,
+                        false => Remains::Nothing,
+                    }
+                }
                 Err(DialError::Unusable(_)) => Remains::Busy,
                 Ok(mut link) => match link.status().await {
                     Ok(status) if status.phase() == Phase::Created => Remains::Prepared,

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use croze_model::{Digest, DigestWriter, Result};
-use croze_store::sync_dir;
+use croze_store::{Durable, NamesIn};
 
 use crate::error::ContentError;
 
@@ -67,10 +67,11 @@ impl Ingest {
         let file = verified(writer, expected, size)?;
         file.sync_data()
             .map_err(ContentError::file("sync", &temporary.path))?;
+        let parent = place.parent().unwrap_or(&place);
+        let names = NamesIn::open(parent, Durable::Now).map_err(ContentError::directory(parent))?;
         fs::rename(&temporary.path, &place).map_err(ContentError::file("rename to", &place))?;
         temporary.armed = false;
-        let parent = place.parent().unwrap_or(&place);
-        sync_dir(parent).map_err(ContentError::directory(parent))?;
+        names.sync().map_err(ContentError::directory(parent))?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use croze_model::{Digest, DigestWriter, ErrorKind as Kind, Result};
-use croze_store::{create_private_dir, sync_dir};
+use croze_store::{Durable, NamesIn, create_private_dir};
 
 use crate::error::ContentError;
 use crate::ingest::Ingest;
@@ -188,6 +188,8 @@ impl ContentStore {
             return Ok(0);
         };
         let path = self.path(digest);
+        let names = NamesIn::open(&self.inner.blobs, Durable::Now)
+            .map_err(ContentError::directory(&self.inner.blobs))?;
         match fs::remove_file(&path) {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
@@ -200,7 +202,7 @@ impl ContentStore {
                 .into());
             }
         }
-        sync_dir(&self.inner.blobs).map_err(ContentError::directory(&self.inner.blobs))?;
+        names.sync().map_err(ContentError::directory(&self.inner.blobs))?;
         Ok(size)
     }
 

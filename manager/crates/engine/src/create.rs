@@ -47,10 +47,13 @@ impl Engine {
             let is_bound = request.start_follows && request.auto_remove;
             let created = engine.create_to_the_end(request).await?;
             if is_bound {
-                let client = WaitingClient::new(&engine, &created.id);
+                let mut client = WaitingClient::new(&engine, &created.id);
                 tokio::spawn(async move {
-                    client_gone.await;
-                    drop(client);
+                    // A connection may outlive thousands of containers.
+                    tokio::select! {
+                        () = client.over() => {}
+                        () = client_gone => {}
+                    }
                 });
             }
             Ok(created)

@@ -17,6 +17,7 @@ use tokio::sync::{RwLock, broadcast};
 use crate::events::{Bus, Event};
 use crate::locks::Locks;
 use crate::network::NetworkSettings;
+use crate::unsettled::Unsettled;
 use crate::waiting::Waiting;
 
 /// So many failed undos are remembered; older ones are in the log.
@@ -69,8 +70,9 @@ struct Inner {
     bus: Bus,
     locks: Locks,
     waiting: Waiting,
+    unsettled: Arc<Unsettled>,
     /// Creates hold it for reading while they use an image that no record names yet, removals of images for writing.
-    image_gate: RwLock<()>,
+    image_gate: Arc<RwLock<()>>,
     /// What undos and removals had to leave behind, the newest last.
     leftovers: Mutex<VecDeque<String>>,
     /// Warnings about the host that a user has been given.
@@ -116,7 +118,8 @@ impl Engine {
             bus: Bus::default(),
             locks: Locks::default(),
             waiting: Waiting::default(),
-            image_gate: RwLock::new(()),
+            unsettled: Arc::default(),
+            image_gate: Arc::default(),
             leftovers: Mutex::default(),
             told: Mutex::default(),
             runtime_version,
@@ -170,7 +173,11 @@ impl Engine {
         &self.inner.waiting
     }
 
-    pub(crate) fn image_gate(&self) -> &RwLock<()> {
+    pub(crate) fn unsettled(&self) -> &Arc<Unsettled> {
+        &self.inner.unsettled
+    }
+
+    pub(crate) fn image_gate(&self) -> &Arc<RwLock<()>> {
         &self.inner.image_gate
     }
 
@@ -178,7 +185,8 @@ impl Engine {
         &self.inner.runtime_version
     }
 
-    /// Remembers something that could not be cleaned up, beside its line in the log.
+    /// Remembers something that could not be cleaned up, beside its line in the log, for users to see. It is no list of things to do: what stays
+    /// (a snapshot without its record, a mount, a bundle, an endpoint) is found by itself at the next start, and swept then.
     pub(crate) fn leave(&self, what: String) {
         let mut leftovers = self
             .inner

@@ -116,7 +116,7 @@ impl Engine {
     pub async fn remove_image(&self, request: RemoveImageRequest) -> Result<Removed> {
         let engine = self.clone();
         complete(async move {
-            let _no_create = engine.image_gate().write().await;
+            let no_create = Arc::clone(engine.image_gate()).write_owned().await;
             let options = RemoveOptions { force: request.force };
             // An image whose record is damaged has no id to be told; it can be removed all the same.
             let meant = match engine.images().resolve(&request.image).await {
@@ -125,7 +125,7 @@ impl Engine {
             };
             let removed = engine
                 .images()
-                .remove(&request.image, options, &engine.image_uses())
+                .remove_holding(&request.image, options, &engine.image_uses(), no_create)
                 .await?;
             for reference in &removed.untagged {
                 let name = reference.familiar();

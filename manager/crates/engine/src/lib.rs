@@ -47,6 +47,7 @@ mod operation;
 mod recovery;
 mod rootfs;
 mod undo;
+mod unsettled;
 mod waiting;
 
 pub use attach::{AttachRequest, ExecContainerRequest};

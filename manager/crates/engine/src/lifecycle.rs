@@ -16,6 +16,8 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// A shim that is about to leave gets so long before what it uses is left for later.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 const LEAVE_POLL: Duration = Duration::from_millis(20);
+/// Pauses between two looks at a shim that stays: the first, and the longest.
+const SETTLE_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// Starts a container.
 #[derive(Debug, Clone)]
@@ -243,6 +245,7 @@ impl Engine {
     async fn remove_locked(&self, container: &Container) -> Result<()> {
         let id = &container.id;
         self.containers().remove(id).await?;
+        self.waiting().over(id);
         self.disconnect(id).await;
         if let Err(error) = self.discard_rootfs(id, container.request.durable()).await {
             let line = format!(
@@ -314,8 +317,13 @@ impl Engine {
             // Somebody started it again, or is about to.
             return;
         }
-        if !self.vacate(&container).await {
-            return;
+        match self.vacate(&container).await {
+            Vacated::Free => {}
+            Vacated::Gone => return,
+            Vacated::Occupied => {
+                self.settle_later(id);
+                return;
+            }
         }
         self.disconnect(id).await;
         let result = if container.request.auto_remove {
@@ -336,16 +344,15 @@ impl Engine {
 }
 
 impl Engine {
-    /// Sees to it that no shim uses the root file system of a container that does not run; false: one does, and nothing may be cleaned up
-    /// under it. Its end is heard later, and settled then.
-    async fn vacate(&self, container: &Container) -> bool {
+    /// Sees to it that no shim uses the root file system of a container that does not run.
+    async fn vacate(&self, container: &Container) -> Vacated {
         let id = &container.id;
         let free = async {
             loop {
                 match self.containers().remains(id).await {
-                    // Somebody removed it.
-                    Err(_) => return Ok::<bool, ContainersError>(false),
-                    Ok(Remains::Nothing) => return Ok(true),
+                    Err(ContainersError::NotFound { .. }) => return Ok::<_, ContainersError>(Vacated::Gone),
+                    Err(error) => return Err(error),
+                    Ok(Remains::Nothing) => return Ok(Vacated::Free),
                     Ok(Remains::Prepared) => {
                         self.containers().discard(id).await?;
                     }
@@ -358,11 +365,41 @@ impl Engine {
             Ok(Err(error)) => Error::from(error).one_line(),
             Err(_) => "its shim is still there".to_owned(),
         };
-        tracing::error!(
-            container = id.short(),
-            "the root file system stays mounted for now: {why}"
+        let line = format!(
+            "the root file system of container {} stays mounted for now: {why}",
+            id.short()
         );
-        false
+        // It is tried again and again, and told once.
+        if !self.leftovers().contains(&line) {
+            tracing::error!("{line}");
+            self.leave(line);
+        }
+        Vacated::Occupied
+    }
+
+    /// Settles a container as soon as its shim has left. Nobody hears of that, as the container itself has ended before.
+    fn settle_later(&self, id: &ContainerId) {
+        let Some(turn) = self.unsettled().enter(id) else {
+            // Somebody does already.
+            return;
+        };
+        let (engine, id) = (self.clone(), id.clone());
+        tokio::spawn(async move {
+            let (mut pause, longest) = SETTLE_AGAIN;
+            loop {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(longest);
+                match engine.containers().remains(&id).await {
+                    Ok(Remains::Busy) => {}
+                    Err(ContainersError::NotFound { .. }) => return,
+                    Ok(Remains::Nothing | Remains::Prepared) | Err(_) => break,
+                }
+            }
+            let _lock = engine.locks().lock(&id).await;
+            // Before it is tried: what fails again is tried again.
+            drop(turn);
+            engine.settle(&id).await;
+        });
     }
 
     /// The last client that was about to start a container went away.
@@ -374,6 +411,16 @@ impl Engine {
         );
         self.settle(id).await;
     }
+}
+
+/// What was found of the shim of a container that is to be cleaned up.
+enum Vacated {
+    /// Nothing uses its root file system.
+    Free,
+    /// Somebody removed the container.
+    Gone,
+    /// A shim does, and nothing may be cleaned up under it.
+    Occupied,
 }
 
 /// docker's answer for what does not run.

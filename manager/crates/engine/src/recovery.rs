@@ -154,7 +154,13 @@ impl Engine {
     }
 
     async fn recover_containers(&self) -> Result<()> {
-        let report = self.containers().recover().await?;
+        let report = self
+            .containers()
+            .recover(|id| {
+                let engine = self.clone();
+                async move { engine.locks().lock(&id).await }
+            })
+            .await?;
         for (id, reason) in &report.failed {
             tracing::error!(
                 container = id.short(),

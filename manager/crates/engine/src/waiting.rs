@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use croze_model::ContainerId;
+use tokio::sync::watch;
 
 use crate::engine::Engine;
 
@@ -27,21 +28,24 @@ struct Clients {
 struct Run {
     number: u64,
     clients: usize,
+    /// Closed when the run is over, for clients that have nothing else to wait for.
+    over: watch::Sender<()>,
 }
 
 impl Waiting {
-    /// A client waits; gives the number of the run it waits for.
-    fn enter(&self, id: &ContainerId) -> u64 {
+    /// A client waits; gives the number of the run it waits for, and what is closed when that is over.
+    fn enter(&self, id: &ContainerId) -> (u64, watch::Receiver<()>) {
         let mut clients = self.lock();
         let next = clients.runs + 1;
         let run = clients.of.entry(id.clone()).or_insert(Run {
             number: next,
             clients: 0,
+            over: watch::Sender::new(()),
         });
         run.clients += 1;
-        let number = run.number;
+        let waited_for = (run.number, run.over.subscribe());
         clients.runs = next;
-        number
+        waited_for
     }
 
     /// A client went away; says whether it was the last one of a run that nobody has begun.
@@ -58,7 +62,7 @@ impl Waiting {
         last
     }
 
-    /// The run has begun, or cannot begin: its clients no longer keep the container prepared.
+    /// The run has begun, or cannot begin any more: its clients no longer keep the container prepared.
     pub(crate) fn over(&self, id: &ContainerId) {
         self.lock().of.remove(id);
     }
@@ -80,15 +84,23 @@ pub(crate) struct WaitingClient {
     engine: Engine,
     id: ContainerId,
     run: u64,
+    over: watch::Receiver<()>,
 }
 
 impl WaitingClient {
     pub(crate) fn new(engine: &Engine, id: &ContainerId) -> Self {
+        let (run, over) = engine.waiting().enter(id);
         Self {
             engine: engine.clone(),
             id: id.clone(),
-            run: engine.waiting().enter(id),
+            run,
+            over,
         }
+    }
+
+    /// Waits until there is nothing left to wait for: the run has begun, or cannot begin any more.
+    pub(crate) async fn over(&mut self) {
+        while self.over.changed().await.is_ok() {}
     }
 }
 
@@ -116,7 +128,7 @@ mod tests {
     #[test]
     fn the_last_client_that_goes_leaves_the_container_to_be_taken_back() {
         let waiting = Waiting::default();
-        let (first, second) = (waiting.enter(&id(1)), waiting.enter(&id(1)));
+        let ((first, _), (second, _)) = (waiting.enter(&id(1)), waiting.enter(&id(1)));
         assert!(waiting.any(&id(1)) && !waiting.any(&id(2)));
         assert!(!waiting.leave(&id(1), first), "another one waits");
         assert!(waiting.leave(&id(1), second));
@@ -126,10 +138,12 @@ mod tests {
     #[test]
     fn clients_of_a_begun_run_are_not_those_of_the_next() {
         let waiting = Waiting::default();
-        let first = waiting.enter(&id(1));
+        let (first, first_over) = waiting.enter(&id(1));
+        assert!(first_over.has_changed().is_ok(), "it is waited for");
         waiting.over(&id(1));
+        assert!(first_over.has_changed().is_err(), "nobody has to wait any longer");
         assert!(!waiting.any(&id(1)));
-        let second = waiting.enter(&id(1));
+        let (second, _) = waiting.enter(&id(1));
         assert!(!waiting.leave(&id(1), first), "it went after its own run");
         assert!(waiting.any(&id(1)));
         assert!(waiting.leave(&id(1), second));

@@ -8,7 +8,7 @@ use std::path::Path;
 use croze_model::{Digest, Reference, Result};
 
 use crate::error::ImageError;
-use crate::remove::{ImageUse, RemoveOptions, Removed};
+use crate::remove::{ImageUse, RemoveOptions, Removed, Swept};
 use crate::store::{Images, Inner};
 
 /// Hexadecimal digits of a digest, with which the file of an image's record begins.
@@ -62,7 +62,7 @@ impl Inner {
         text: &str,
         options: RemoveOptions,
         in_use: &[ImageUse],
-    ) -> Result<Option<Removed>> {
+    ) -> Result<Option<(Removed, Swept)>> {
         let listing = self
             .images
             .survey()
@@ -86,7 +86,10 @@ impl Inner {
         meant.dedup();
         let id = match meant.as_slice() {
             [id] => *id,
-            [] => return self.remove_unreadable_name(reference.as_ref()),
+            [] => {
+                let removed = self.remove_unreadable_name(reference.as_ref())?;
+                return Ok(removed.map(|removed| (removed, Swept::default())));
+            }
             several => {
                 let candidates: Vec<String> = several.iter().map(Digest::short).collect();
                 return Err(ImageError::Ambiguous {
@@ -119,8 +122,9 @@ impl Inner {
             .remove(&id.hex())
             .map_err(ImageError::record("remove", format!("image {id}")))?;
         removed.deleted.push(id);
-        removed.bytes_freed = self.collect()?;
-        Ok(Some(removed))
+        let swept = self.collect()?;
+        removed.bytes_freed = swept.bytes;
+        Ok(Some((removed, swept)))
     }
 
     fn remove_unreadable_name(&self, reference: Option<&Reference>) -> Result<Option<Removed>> {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use croze_model::{Digest, ErrorKind, Reference, Result};
+use croze_snapshots::BuriedLayers;
 
 use crate::error::ImageError;
 use crate::image::Image;
@@ -54,24 +55,30 @@ impl Images {
     /// # Errors
     /// `NotFound`, `InvalidArgument` for an ambiguous id, or `Conflict`.
     pub async fn remove(&self, text: &str, options: RemoveOptions, in_use: &[ImageUse]) -> Result<Removed> {
+        self.remove_holding(text, options, in_use, ()).await
+    }
+
+    /// As [`Images::remove`]; `held`, which keeps new uses away, is dropped as soon as nothing can be found any more. To give back the space of
+    /// what is gone takes longer, and nobody has to wait for it.
+    ///
+    /// # Errors
+    /// As [`Images::remove`].
+    pub async fn remove_holding(
+        &self,
+        text: &str,
+        options: RemoveOptions,
+        in_use: &[ImageUse],
+        held: impl Send + 'static,
+    ) -> Result<Removed> {
         let guard = self.inner.gate.clone().write_owned().await;
         let (text, in_use) = (text.to_owned(), in_use.to_vec());
         self.blocking("the images", move |inner| {
-            let _guard = guard;
-            let image = match inner.resolve(&text) {
-                Err(unknown) if unknown.kind() == ErrorKind::NotFound => {
-                    let removed = inner.remove_unreadable(&text, options, &in_use)?;
-                    return removed.ok_or(unknown);
-                }
-                resolved => resolved?,
-            };
-            let tags = inner.tag_records()?.into_iter();
-            let names: Vec<Reference> = tags
-                .filter(|tag| tag.image == image.id)
-                .map(|tag| tag.reference)
-                .collect();
-            let plan = plan(&text, &image, &names, options, &in_use)?;
-            inner.remove(&image, &plan)
+            let (removed, mut swept) = inner.remove_by_name(&text, options, &in_use)?;
+            drop(held);
+            swept.empty();
+            // Only now: a pull that begins next finds room, and whoever looks finds nothing half gone.
+            drop(guard);
+            Ok(removed)
         })
         .await
     }
@@ -86,9 +93,27 @@ impl Images {
         let guard = self.inner.gate.clone().write_owned().await;
         self.blocking("the images", move |inner| {
             let _guard = guard;
-            inner.collect()
+            let mut swept = inner.collect()?;
+            swept.empty();
+            Ok(swept.bytes)
         })
         .await
+    }
+}
+
+/// What a collection took the names of; its space is not yet given back.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Swept {
+    /// Bytes of blobs and of layers' files.
+    pub(crate) bytes: u64,
+    layers: BuriedLayers,
+}
+
+impl Swept {
+    /// Gives the space back, which may take long.
+    pub(crate) fn empty(&mut self) {
+        self.layers.empty();
     }
 }
 
@@ -148,8 +173,30 @@ fn plan(
 }
 
 impl Inner {
-    fn remove(&self, image: &Image, plan: &Plan) -> Result<Removed> {
-        let mut removed = Removed::default();
+    fn remove_by_name(
+        &self,
+        text: &str,
+        options: RemoveOptions,
+        in_use: &[ImageUse],
+    ) -> Result<(Removed, Swept)> {
+        let image = match self.resolve(text) {
+            Err(unknown) if unknown.kind() == ErrorKind::NotFound => {
+                let removed = self.remove_unreadable(text, options, in_use)?;
+                return removed.ok_or(unknown);
+            }
+            resolved => resolved?,
+        };
+        let tags = self.tag_records()?.into_iter();
+        let names: Vec<Reference> = tags
+            .filter(|tag| tag.image == image.id)
+            .map(|tag| tag.reference)
+            .collect();
+        let plan = plan(text, &image, &names, options, in_use)?;
+        self.remove(&image, &plan)
+    }
+
+    fn remove(&self, image: &Image, plan: &Plan) -> Result<(Removed, Swept)> {
+        let (mut removed, mut swept) = (Removed::default(), Swept::default());
         // The image before its names: see `naming`.
         if plan.delete {
             let what = format!("image {}", image.id);
@@ -172,13 +219,14 @@ impl Inner {
             }
         }
         if plan.delete {
-            removed.bytes_freed = self.collect()?;
+            swept = self.collect()?;
+            removed.bytes_freed = swept.bytes;
         }
-        Ok(removed)
+        Ok((removed, swept))
     }
 
     /// Removes what nobody names. The caller keeps pulls from pinning meanwhile.
-    pub(crate) fn collect(&self) -> Result<u64> {
+    pub(crate) fn collect(&self) -> Result<Swept> {
         let listing = self
             .images
             .survey()
@@ -189,7 +237,7 @@ impl Inner {
                 reason = unknown.reason,
                 "nothing is cleaned up, because this image cannot be read: pull it again, or remove it (croze info names it)"
             );
-            return Ok(0);
+            return Ok(Swept::default());
         }
         let images = listing.records;
         let mut blobs = HashSet::new();
@@ -213,7 +261,6 @@ impl Inner {
                 .remove(&name)
                 .map_err(ImageError::record("remove", &name))?;
         }
-        let mut freed = 0;
         for pair in self.pairs.list().map_err(ImageError::record("list", "pairs"))? {
             if !blobs.contains(&pair.blob) && !self.pins.holds(&pair.blob) {
                 let name = pair.blob.hex();
@@ -222,23 +269,22 @@ impl Inner {
                     .map_err(ImageError::record("remove", &name))?;
             }
         }
-        for layer in self.snapshots.layers()? {
-            if layers.contains(&layer.key) || self.pins.holds(&layer.key) {
-                continue;
-            }
-            match self.snapshots.remove_layer(&layer.key) {
-                Ok(bytes) => freed += bytes,
-                // A container still stands on it; the next collection after it is gone takes it.
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let unused: Vec<Digest> = self
+            .snapshots
+            .layers()?
+            .into_iter()
+            .map(|layer| layer.key)
+            .filter(|key| !layers.contains(key) && !self.pins.holds(key))
+            .collect();
+        // One that a container still stands on stays; the next collection after it is gone takes it.
+        let layers = self.snapshots.bury_layers(&unused)?;
+        let mut bytes = layers.bytes;
         for blob in self.content.list()? {
             if !blobs.contains(&blob.digest) && !self.pins.holds(&blob.digest) {
-                freed += self.content.remove(&blob.digest)?;
+                bytes += self.content.remove(&blob.digest)?;
             }
         }
-        Ok(freed)
+        Ok(Swept { bytes, layers })
     }
 }
 

@@ -70,8 +70,12 @@ impl Images {
             slots: Slots::default(),
         };
         match inner.finish_namings().and_then(|()| inner.collect()) {
-            Ok(0) => {}
-            Ok(freed) => tracing::info!(bytes = freed, "what unfinished pulls left was removed"),
+            Ok(mut swept) => {
+                swept.empty();
+                if swept.bytes > 0 {
+                    tracing::info!(bytes = swept.bytes, "what unfinished pulls left was removed");
+                }
+            }
             // The next collection tries again.
             Err(error) => {
                 tracing::warn!(error = %error.one_line(), "what unfinished pulls left stays for now");

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use croze_model::{Digest, Result};
-use croze_store::{Durable, Listing, Records, sync_dir_when};
+use croze_store::{Durable, Listing, NamesIn, Records};
 
 use crate::chain::{self, Lower, MAX_LAYERS};
 use crate::error::SnapshotError;
@@ -76,14 +76,21 @@ impl Snapshots {
         Records::nested(staging.path(), SNAPSHOT_FILE)
             .save_when(&record, durable)
             .map_err(SnapshotError::record("write", format!("snapshot {id}")))?;
+        let parent = self.dir("active");
+        let unnamed = |error| SnapshotError::record("write", parent.display().to_string())(error);
+        let names = NamesIn::open(&parent, durable).map_err(unnamed)?;
         match fs::rename(&new, &active) {
             Ok(()) => {}
             Err(e) if is_taken(&e) => return Err(exists().into()),
             Err(e) => return Err(SnapshotError::file("rename to", &active)(e).into()),
         }
-        let parent = self.dir("active");
-        sync_dir_when(&parent, durable)
-            .map_err(SnapshotError::record("write", parent.display().to_string()))?;
+        if let Err(error) = names.sync() {
+            // Nobody is told of it, so nobody would take it back.
+            let taken_back = self.discard(&active, Durable::Soon);
+            taken_back
+                .unwrap_or_else(|error| tracing::warn!(id, %error, "a snapshot that failed stays for now"));
+            return Err(unnamed(error).into());
+        }
         Ok(record)
     }
 

@@ -5,11 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use croze_model::{Digest, Result};
-use croze_store::{Durable, Record as _, Records, Unreadable, sync_dir};
+use croze_store::{Durable, NamesIn, Record as _, Records, Unreadable};
 
 use crate::error::SnapshotError;
 use crate::records::LayerRecord;
-use crate::store::{LAYER_FILE, Snapshots, Staging, TREE};
+use crate::store::{Grave, LAYER_FILE, Snapshots, Staging, TREE};
 
 /// A directory that a layer is being unpacked into. Dropped without a commit, it is removed.
 #[derive(Debug)]
@@ -107,37 +107,61 @@ impl Snapshots {
     /// # Errors
     /// `Conflict` if an active snapshot uses it, or one does whose record cannot be read; `Internal` if it cannot be removed.
     pub fn remove_layer(&self, key: &Digest) -> Result<u64> {
+        let mut buried = self.bury_layers(&[*key])?;
+        buried.empty();
+        match buried.refused.pop() {
+            Some(error) => Err(error.into()),
+            None => Ok(buried.bytes),
+        }
+    }
+
+    /// Takes the names of layers away, and of what was derived from them; those that are used stay. Who prepares a snapshot meanwhile waits for
+    /// no more than a few renames: the trees themselves are removed by [`BuriedLayers::empty`].
+    ///
+    /// # Errors
+    /// `Internal` if records cannot be read or a name cannot be taken away.
+    pub fn bury_layers(&self, keys: &[Digest]) -> Result<BuriedLayers> {
+        let mut buried = BuriedLayers::default();
         let in_use = self.lock();
         let active = self.survey_active()?;
-        if let Some(unknown) = active.unreadable.into_iter().next() {
-            return Err(SnapshotError::UnknownUse {
-                key: *key,
-                path: unknown.path,
-                reason: unknown.reason,
+        let chains = self
+            .chain_records()
+            .list()
+            .map_err(SnapshotError::record("list", "chains"))?;
+        for key in keys {
+            if let Some(unknown) = active.unreadable.first() {
+                buried.refused.push(SnapshotError::UnknownUse {
+                    key: *key,
+                    path: unknown.path.clone(),
+                    reason: unknown.reason.clone(),
+                });
+                continue;
             }
-            .into());
-        }
-        let user = active
-            .records
-            .into_iter()
-            .find(|snapshot| snapshot.layers.contains(key))
-            .map(|snapshot| snapshot.id)
-            .or_else(|| in_use.contains_key(key).then(|| "that is being made".to_owned()));
-        if let Some(id) = user {
-            return Err(SnapshotError::LayerInUse { key: *key, id }.into());
-        }
-        let Some(record) = self.load_layer(key)? else {
-            return Ok(0);
-        };
-        // A chain whose record is lost stays: its place is known by its id, and what it says stays true.
-        let chains = self.chain_records().list();
-        for chain in chains.map_err(SnapshotError::record("list", "chains"))? {
-            if chain.layers.contains(key) {
-                self.discard(&self.chain_dir(&chain.chain), Durable::Now)?;
+            let user = active
+                .records
+                .iter()
+                .find(|snapshot| snapshot.layers.contains(key))
+                .map(|snapshot| snapshot.id.clone())
+                .or_else(|| in_use.contains_key(key).then(|| "that is being made".to_owned()));
+            if let Some(id) = user {
+                buried.refused.push(SnapshotError::LayerInUse { key: *key, id });
+                continue;
             }
+            let Some(record) = self.load_layer(key)? else {
+                continue;
+            };
+            // A chain whose record is lost stays: its place is known by its id, and what it says stays true.
+            for chain in chains.iter().filter(|chain| chain.layers.contains(key)) {
+                buried
+                    .graves
+                    .extend(self.bury(&self.chain_dir(&chain.chain), Durable::Now)?);
+            }
+            buried
+                .graves
+                .extend(self.bury(&self.layer_dir(key), Durable::Now)?);
+            buried.bytes += record.size;
         }
-        self.discard(&self.layer_dir(key), Durable::Now)?;
-        Ok(record.size)
+        Ok(buried)
     }
 
     /// The directories of a stack of diff ids, topmost first, as a reader without overlayfs needs them.
@@ -182,9 +206,15 @@ impl Snapshots {
     /// gets the new record: directories come here whole and in one step, so its tree is whole, and it may be in use.
     pub(crate) fn place(&self, from: &Path, to: &Path, file: &str) -> Result<(), SnapshotError> {
         let parent = to.parent().unwrap_or(to);
+        let open = |dir: &Path| {
+            NamesIn::open(dir, Durable::Now)
+                .map_err(SnapshotError::record("write", dir.display().to_string()))
+        };
+        let names = open(parent)?;
         match fs::rename(from, to) {
             Ok(()) => {
-                return sync_dir(parent)
+                return names
+                    .sync()
                     .map_err(SnapshotError::record("write", parent.display().to_string()));
             }
             Err(e) if is_taken(&e) && to.is_dir() => {}
@@ -201,8 +231,29 @@ impl Snapshots {
             return Ok(());
         }
         tracing::warn!(path = %to.display(), "a tree gets its lost record back");
+        let names = open(to)?;
         fs::rename(from.join(file), &record).map_err(SnapshotError::file("rename to", &record))?;
-        sync_dir(to).map_err(SnapshotError::record("write", to.display().to_string()))
+        names
+            .sync()
+            .map_err(SnapshotError::record("write", to.display().to_string()))
+    }
+}
+
+/// Layers whose names are gone and whose trees are not, yet.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct BuriedLayers {
+    /// Bytes of their files.
+    pub bytes: u64,
+    graves: Vec<Grave>,
+    /// Why others stayed.
+    refused: Vec<SnapshotError>,
+}
+
+impl BuriedLayers {
+    /// Gives the space back, which may take long.
+    pub fn empty(&mut self) {
+        self.graves.drain(..).for_each(Grave::empty);
     }
 }
 

@@ -38,7 +38,7 @@ mod tree;
 
 pub use active::Usage;
 pub use chain::{chain_id, chain_ids};
-pub use layers::StagedLayer;
+pub use layers::{BuriedLayers, StagedLayer};
 pub use mount::Access;
 pub use records::{LayerRecord, SnapshotRecord};
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use croze_model::{Digest, Result};
-use croze_store::{Durable, Records, create_private_dir, sync_dir_when};
+use croze_store::{Durable, NamesIn, Records, create_private_dir};
 use croze_sys::tree::process_unique;
 
 use crate::error::SnapshotError;
@@ -212,10 +212,22 @@ impl Snapshots {
     /// Removes a directory so that it vanishes at once, with its record, and only when that is as durable as is said, is emptied. What cannot be emptied
     /// stays in the staging directory for the next sweep: by its name it is gone.
     pub(crate) fn discard(&self, path: &Path, durable: Durable) -> Result<(), SnapshotError> {
+        if let Some(grave) = self.bury(path, durable)? {
+            grave.empty();
+        }
+        Ok(())
+    }
+
+    /// The first half of [`Snapshots::discard`], which takes no time: its name is gone, and what it held is to be emptied by the caller. `None`
+    /// if it was not there.
+    pub(crate) fn bury(&self, path: &Path, durable: Durable) -> Result<Option<Grave>, SnapshotError> {
         let grave = self.staging_path();
+        let parent = path.parent().unwrap_or(path);
+        let failed = |error| SnapshotError::record("remove", path.display().to_string())(error);
+        let names = NamesIn::open(parent, durable).map_err(failed)?;
         match fs::rename(path, &grave) {
             Ok(()) => {}
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => {
                 return Err(SnapshotError::File {
                     call: "remove",
@@ -224,13 +236,24 @@ impl Snapshots {
                 });
             }
         }
-        let parent = path.parent().unwrap_or(path);
-        sync_dir_when(parent, durable)
-            .map_err(SnapshotError::record("remove", path.display().to_string()))?;
-        if let Err(error) = remove_tree(&grave) {
-            tracing::warn!(path = %grave.display(), %error, "what was removed still takes space for now");
+        names.sync().map_err(failed)?;
+        Ok(Some(Grave { path: grave }))
+    }
+}
+
+/// What was removed and still takes space. The next start empties what nobody did.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Grave {
+    path: PathBuf,
+}
+
+impl Grave {
+    /// Gives the space back; what cannot be given back is logged.
+    pub(crate) fn empty(self) {
+        if let Err(error) = remove_tree(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "what was removed still takes space for now");
         }
-        Ok(())
     }
 }
 

@@ -33,9 +33,11 @@ pub enum Durable {
 ///
 /// # Errors
 ///
-/// [`StoreError::File`]; the temporary file is then removed and the old content is untouched.
+/// [`StoreError::File`]; the temporary file is then removed and the old content is untouched. Only if the disk itself fails in the last step
+/// (`sync`) the new content is in place, and how long it stays there is unknown.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durable: Durable) -> Result<(), StoreError> {
     let dir = parent(path);
+    let names = NamesIn::open(dir, durable)?;
     let (temp, mut file) = create_temp(dir, mode)?;
     let written = write_temp(&temp, &mut file, bytes)
         .and_then(|()| fs::rename(&temp, path).map_err(StoreError::file("rename to", path)));
@@ -44,7 +46,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durable: Durable) -> R
         drop(fs::remove_file(&temp));
         return Err(error);
     }
-    sync_dir_when(dir, durable)
+    names.sync()
 }
 
 /// A new file under a name that nobody has: if one of that name was left by somebody else, the next.
@@ -65,26 +67,42 @@ fn write_temp(temp: &Path, file: &mut File, bytes: &[u8]) -> Result<(), StoreErr
     file.sync_all().map_err(StoreError::file("sync", temp))
 }
 
-/// Makes the names in a directory durable.
-///
-/// # Errors
-///
-/// [`StoreError::File`] if the directory cannot be opened or synced.
-pub fn sync_dir(dir: &Path) -> Result<(), StoreError> {
-    File::open(dir)
-        .and_then(|d| d.sync_all())
-        .map_err(StoreError::file("sync", dir))
+/// The names in a directory that are about to change. It is opened before they do, so that whatever can fail but the disk itself (want of
+/// descriptors or of permission) fails while nothing has changed yet.
+#[derive(Debug)]
+pub struct NamesIn {
+    /// `None` where the kernel's own time is good enough.
+    open: Option<File>,
+    path: PathBuf,
 }
 
-/// As [`sync_dir`], if it has to be now.
-///
-/// # Errors
-///
-/// As [`sync_dir`].
-pub fn sync_dir_when(dir: &Path, durable: Durable) -> Result<(), StoreError> {
-    match durable {
-        Durable::Now => sync_dir(dir),
-        Durable::Soon => Ok(()),
+impl NamesIn {
+    /// Opens the directory, if its names have to be durable now.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::File`].
+    pub fn open(dir: &Path, durable: Durable) -> Result<Self, StoreError> {
+        let open = match durable {
+            Durable::Now => Some(File::open(dir).map_err(StoreError::file("open", dir))?),
+            Durable::Soon => None,
+        };
+        Ok(Self {
+            open,
+            path: dir.to_owned(),
+        })
+    }
+
+    /// Makes durable what has changed since.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::File`]: the disk failed, and the changes are in force for now.
+    pub fn sync(self) -> Result<(), StoreError> {
+        match self.open {
+            Some(dir) => dir.sync_all().map_err(StoreError::file("sync", self.path)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -114,8 +132,9 @@ pub(crate) fn create_dir_mode(dir: &Path, mode: u32, durable: Durable) -> Result
     if !above.as_os_str().is_empty() {
         create_dir_mode(above, mode, durable)?;
     }
+    let names = NamesIn::open(above, durable)?;
     match DirBuilder::new().mode(mode).create(dir) {
-        Ok(()) => sync_dir_when(above, durable),
+        Ok(()) => names.sync(),
         Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(source) => Err(StoreError::File {
             call: "create directory",
@@ -180,6 +199,8 @@ fn parent(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -209,6 +230,44 @@ mod tests {
             ),
             "{error}"
         );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    /// Does something in a thread that must obey the modes of files, whoever runs the test.
+    fn without_privileges<T: Send>(what: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                croze_sys::caps::set_own(&croze_sys::caps::Own::default()).unwrap();
+                what()
+            });
+            thread.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn what_is_refused_has_not_happened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fact");
+        write_atomic(&path, b"old", 0o600, Durable::Now).unwrap();
+        let mode = |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+        // Names can be changed in it, and it cannot be opened to be synced.
+        mode(0o300);
+        let (written, made) = without_privileges(|| {
+            (
+                write_atomic(&path, b"new", 0o600, Durable::Now),
+                create_private_dir(&dir.path().join("made")),
+            )
+        });
+        mode(0o700);
+        assert!(
+            matches!(written, Err(StoreError::File { call: "open", .. })),
+            "{written:?}"
+        );
+        assert!(
+            matches!(made, Err(StoreError::File { call: "open", .. })),
+            "{made:?}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

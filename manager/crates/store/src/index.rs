@@ -36,7 +36,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::StoreError;
-use crate::files::{Durable, set_aside, sync_dir, write_atomic};
+use crate::files::{Durable, NamesIn, set_aside, write_atomic};
 
 /// The layout of all trees together: another number means that the index is built anew.
 const SCHEMA: u32 = 1;
@@ -499,7 +499,7 @@ fn take_clean_mark(mark: &Path) -> Option<u32> {
     let removed = fs::remove_file(mark)
         .map_err(StoreError::file("remove", mark))
         .or_else(|_| set_aside(mark).map(drop))
-        .and_then(|()| sync_dir(mark.parent().unwrap_or(Path::new("."))));
+        .and_then(|()| NamesIn::open(mark.parent().unwrap_or(Path::new(".")), Durable::Now)?.sync());
     match removed {
         Ok(()) => checksum,
         Err(error) => {

@@ -25,9 +25,7 @@ mod names;
 mod record;
 
 pub use error::{StoreError, full_disk_advice, full_disk_among, is_full};
-pub use files::{
-    Durable, create_private_dir, create_private_dir_when, sync_dir, sync_dir_when, write_atomic,
-};
+pub use files::{Durable, NamesIn, create_private_dir, create_private_dir_when, write_atomic};
 pub use index::{Index, IndexKey, Tree};
 pub use lock::Lock;
 pub use names::{NameTaken, Names};

@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::StoreError;
 use crate::files::{
-    Durable, SET_ASIDE, create_private_dir_when, set_aside, sweep_temps, sync_dir_when, write_atomic,
+    Durable, NamesIn, SET_ASIDE, create_private_dir_when, set_aside, sweep_temps, write_atomic,
 };
 
 /// Encoded keys up to this many bytes are used as they are; `NAME_MAX` is 255 and suffixes need room.
@@ -148,7 +148,8 @@ impl<R: Record> Records<R> {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Encode`] or [`StoreError::File`]; the former content is then untouched.
+    /// [`StoreError::Encode`] or [`StoreError::File`]; the former content is then untouched, unless the disk itself failed in the last step: who
+    /// was told of an error and wants no new record removes it.
     pub fn save(&self, record: &R) -> Result<(), StoreError> {
         self.save_when(record, Durable::Now)
     }
@@ -172,8 +173,9 @@ impl<R: Record> Records<R> {
         bytes.push(b'\n');
         let dir = path.parent().unwrap_or(&self.dir);
         let is_new = dir.symlink_metadata().is_err();
-        create_private_dir_when(dir, durable)?;
-        write_atomic(&path, &bytes, 0o600, durable).inspect_err(|_| {
+        let saved =
+            create_private_dir_when(dir, durable).and_then(|()| write_atomic(&path, &bytes, 0o600, durable));
+        saved.inspect_err(|_| {
             // An empty directory would look like something whose record is lost.
             if is_new && matches!(self.layout, Layout::Nested(_)) {
                 let _the_next_start_sweeps_it = fs::remove_dir(dir);
@@ -215,6 +217,19 @@ impl<R: Record> Records<R> {
     /// As [`Records::remove`].
     pub fn remove_when(&self, key: &str, durable: Durable) -> Result<bool, StoreError> {
         let path = self.path(key);
+        let dir = path.parent().unwrap_or(&self.dir);
+        // Without its directory there is no record; any other trouble shows itself below.
+        let names = match NamesIn::open(dir, durable) {
+            Err(StoreError::File { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(StoreError::File { source, .. }) if source.kind() == ErrorKind::NotADirectory => {
+                return Ok(false);
+            }
+            opened => opened?,
+        };
+        let above = match self.layout {
+            Layout::Nested(_) => Some(NamesIn::open(&self.dir, durable)?),
+            Layout::Flat => None,
+        };
         let there = match fs::remove_file(&path) {
             Ok(()) => true,
             Err(e) if e.kind() == ErrorKind::NotFound => false,
@@ -225,15 +240,13 @@ impl<R: Record> Records<R> {
             }
             Err(source) => return Err(StoreError::file("remove", &path)(source)),
         };
-        let dir = path.parent().unwrap_or(&self.dir);
         let aside = remove_set_aside(dir, &path, 0);
         if !there && aside == 0 {
             return Ok(false);
         }
-        if matches!(self.layout, Layout::Nested(_)) && fs::remove_dir(dir).is_ok() {
-            sync_dir_when(&self.dir, durable)?;
-        } else {
-            sync_dir_when(dir, durable)?;
+        match above {
+            Some(above) if fs::remove_dir(dir).is_ok() => above.sync()?,
+            _ => names.sync()?,
         }
         Ok(true)
     }

@@ -67,7 +67,7 @@ fn life_goes_on_without_the_daemon() {
             store,
             containers,
         };
-        let report = host.containers.recover().await.unwrap();
+        let report = host.containers.recover(|_| std::future::ready(())).await.unwrap();
         assert_eq!(report.failed, []);
         assert_eq!(within(host.containers.wait(&ending)).await.unwrap().code, 6);
         assert_eq!(within(host.containers.wait(&counting)).await.unwrap().code, 5);
@@ -258,7 +258,9 @@ fn a_shim_that_was_slow_still_says_how_it_ended() {
         dir,
     };
     second.block_on(async {
-        let report = within(host.containers.recover()).await.unwrap();
+        let report = within(host.containers.recover(|_| std::future::ready(())))
+            .await
+            .unwrap();
         assert_eq!(report.failed.len(), 1, "{report:?}");
         std::fs::write(host.rootfs().join("tmp/go"), "").unwrap();
         // It ends; nobody but its shim may say how.
