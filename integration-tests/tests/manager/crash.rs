@@ -229,7 +229,7 @@ fn what_a_shim_that_stays_holds_up_is_cleaned_up_when_it_leaves() -> Result<()> 
         wait_until("the end is written down", SOON, || {
             Ok((record.join("exit.json").exists() || !record.exists()).then_some(()))
         })?;
-        drop(nix::sys::signal::kill(shim, nix::sys::signal::SIGSTOP));
+        let _it_may_have_left = nix::sys::signal::kill(shim, nix::sys::signal::SIGSTOP);
         let told = wait_until(
             "it is told that something stays, or all is done",
             Duration::from_secs(60),
@@ -238,7 +238,7 @@ fn what_a_shim_that_stays_holds_up_is_cleaned_up_when_it_leaves() -> Result<()> 
                 Ok((told || !record.exists()).then_some(told))
             },
         );
-        drop(nix::sys::signal::kill(shim, nix::sys::signal::SIGCONT));
+        let _it_may_have_left = nix::sys::signal::kill(shim, nix::sys::signal::SIGCONT);
         told?;
         wait_until("it is removed", Duration::from_secs(40), || {
             Ok(stage.daemon.container_ids()?.is_empty().then_some(()))
