@@ -68,7 +68,7 @@ fn hooks_run_in_order_and_learn_the_state() -> Result<()> {
 
         let bundle_path = bundle.directory().to_string_lossy().into_owned();
         for (kind, status) in [
-            ("prestart", "creating"),
+            ("prestart", "created"),
             ("createRuntime", "creating"),
             ("createContainer", "creating"),
             ("startContainer", "created"),

@@ -288,6 +288,35 @@ pub fn id_maps(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> IdMaps {
     }
 }
 
+/// The ids that this process's own user namespace has, each mapped to itself.
+///
+/// # Errors
+/// There is no `/proc`.
+pub fn own_ids() -> Result<IdMaps> {
+    let read = |name: &str| {
+        let path = PathBuf::from(format!("/proc/self/{name}"));
+        std::fs::read_to_string(&path).map_err(|source| Error::File {
+            action: "read",
+            path,
+            source,
+        })
+    };
+    Ok(IdMaps {
+        uids: identity(&read("uid_map")?),
+        gids: identity(&read("gid_map")?),
+    })
+}
+
+/// A map from each id that `map` has inside to itself.
+fn identity(map: &str) -> String {
+    let line = |line: &str| {
+        let mut numbers = line.split_whitespace();
+        let (first, _, size) = (numbers.next()?, numbers.next()?, numbers.next()?);
+        Some(format!("{first} {first} {size}\n"))
+    };
+    map.lines().filter_map(line).collect()
+}
+
 /// Writes the offsets of a time namespace that was just unshared, before anybody is born in it.
 ///
 /// # Errors
@@ -374,5 +403,12 @@ mod tests {
         let maps = [map.build().expect("complete")];
         let plan = plan(&[namespace(LinuxNamespaceType::User, None)], &maps, &maps, None);
         assert_eq!(plan.id_maps.expect("a user namespace").uids, "0 100000 65536\n");
+    }
+
+    #[test]
+    fn ids_are_mapped_to_themselves_whatever_they_are_outside() {
+        let map = "         0     100000      65536\n     65536       1000          1\n";
+        assert_eq!(identity(map), "0 0 65536\n65536 65536 1\n");
+        assert_eq!(identity(""), "");
     }
 }

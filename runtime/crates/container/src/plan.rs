@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use croze_sys::caps::Set;
 use croze_sys::clone::Namespaces;
 use croze_sys::mount::{Depth, Propagation};
-use oci_spec::runtime::{Hooks, Linux, LinuxPersonalityDomain, Process, Spec};
+use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, LinuxPersonalityDomain, Process, Spec};
 
 use crate::error::Result;
 use crate::intel_rdt::{self, RdtPlan};
 use crate::limits::Limit;
 use crate::mounts::devices::{self, DeviceNode};
 use crate::mounts::{self, PlannedMount, options};
-use crate::namespaces::{self, NamespacePlan};
+use crate::namespaces::{self, IdMaps, NamespacePlan};
 use crate::net_devices::{self, NetDevice};
 use crate::ops::{Keyring, RootSwitch};
 use crate::process::listener::Listener;
@@ -38,6 +38,10 @@ pub struct Facts {
     pub rootfs: PathBuf,
     /// The bundle, absolute.
     pub bundle: PathBuf,
+    /// The caller's own ids, each mapped to itself: what a user namespace gets whose spec has no maps.
+    pub own_ids: Option<IdMaps>,
+    /// Whether SELinux can label mounts here.
+    pub labels_mounts: bool,
 }
 
 /// What the command line adds to the spec.
@@ -188,7 +192,7 @@ impl Plan {
             bundle: facts.bundle.clone(),
             cgroup,
             scope,
-            namespaces: plan_namespaces(linux),
+            namespaces: plan_namespaces(linux, facts),
             net_devices: net_devices::plan(linux.net_devices().iter().flatten()),
             intel_rdt: linux
                 .intel_rdt()
@@ -286,13 +290,19 @@ fn first_process(spec: &Spec, process: &Process, linux: &Linux, choices: Choices
     Ok(plan)
 }
 
-fn plan_namespaces(linux: &Linux) -> NamespacePlan {
-    namespaces::plan(
+fn plan_namespaces(linux: &Linux, facts: &Facts) -> NamespacePlan {
+    let mut plan = namespaces::plan(
         linux.namespaces().as_deref().unwrap_or_default(),
         linux.uid_mappings().as_deref().unwrap_or_default(),
         linux.gid_mappings().as_deref().unwrap_or_default(),
         linux.time_offsets().as_ref(),
-    )
+    );
+    if let Some(maps) = plan.id_maps.as_mut().filter(|maps| maps.uids.is_empty())
+        && let Some(own) = &facts.own_ids
+    {
+        maps.clone_from(own);
+    }
+    plan
 }
 
 fn named(name: &Option<String>) -> Option<String> {
@@ -307,12 +317,13 @@ fn sorted<'a>(pairs: impl Iterator<Item = (&'a String, &'a String)>) -> Vec<(Str
 
 impl RootPlan {
     fn new(spec: &Spec, linux: &Linux, switch: RootSwitch, facts: &Facts) -> Result<Self> {
-        let label = named(linux.mount_label());
+        let label = named(linux.mount_label()).filter(|_| facts.labels_mounts);
         let mounts = mounts::plan(
             spec.mounts().as_deref().unwrap_or_default(),
             &facts.bundle,
             label.as_deref(),
         )?;
+        let has_mount_namespace = spec::has_namespace(linux, LinuxNamespaceType::Mount);
         let own_dev = !mounts.iter().any(PlannedMount::binds_dev);
         let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
         Ok(Self {
@@ -335,7 +346,11 @@ impl RootPlan {
             device_links: own_dev,
             masked: paths(linux.masked_paths()),
             readonly_paths: paths(linux.readonly_paths()),
-            switch,
+            switch: if has_mount_namespace {
+                switch
+            } else {
+                RootSwitch::Change
+            },
         })
     }
 }
@@ -438,6 +453,8 @@ mod tests {
             systemd: None,
             rootfs: PathBuf::from("/bundle/rootfs"),
             bundle: PathBuf::from("/bundle"),
+            own_ids: None,
+            labels_mounts: true,
         }
     }
 

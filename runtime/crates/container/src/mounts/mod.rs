@@ -38,7 +38,7 @@ use croze_sys::Errno;
 use croze_sys::clone::Namespaces;
 use croze_sys::fd::{self, PROC_SUPER_MAGIC};
 use croze_sys::mount::{self, AttributeChange, Attributes, Depth, Propagation};
-use croze_sys::path::Missing;
+use croze_sys::path::{self, Missing};
 use oci_spec::runtime::Mount;
 use rustix::fs::{FileType, OFlags};
 
@@ -114,6 +114,14 @@ impl PlannedMount {
     pub fn binds_dev(&self) -> bool {
         matches!(self.source, Source::Bind { .. })
             && self.destination.components().eq(Path::new("/dev").components())
+    }
+
+    /// Where the source points to, if it is a symbolic link that is to be made again.
+    fn link(&self) -> Option<PathBuf> {
+        match &self.source {
+            Source::Bind { path, .. } if self.options.copy_link => std::fs::read_link(path).ok(),
+            _ => None,
+        }
     }
 }
 
@@ -222,7 +230,7 @@ pub fn open_sources(
         let Source::Bind { path, depth } = &planned.source else {
             continue;
         };
-        if planned.id_map.is_none() && !(all && copies) {
+        if (planned.id_map.is_none() && !(all && copies)) || planned.link().is_some() {
             continue;
         }
         let from = open_source(path, planned)?;
@@ -308,6 +316,9 @@ pub fn perform(
     cgroups: &CgroupView,
     tree: Option<&OwnedFd>,
 ) -> Result<()> {
+    if let Some(link) = planned.link() {
+        return copy_link(root, planned, &link);
+    }
     let attached = match &planned.source {
         Source::Bind { path, depth } => bind(root, planned, path, *depth, tree)?,
         Source::Cgroup => cgroup::mount(root, planned, cgroups)?,
@@ -318,6 +329,20 @@ pub fn perform(
         attach::set_propagation(&attached, *propagation, *depth).while_doing(describe)?;
     }
     Ok(())
+}
+
+/// Makes the link of a source again at the destination, whatever it points to. Where something is already, it stays.
+fn copy_link(root: &Root, planned: &PlannedMount, link: &Path) -> Result<()> {
+    let destination = &planned.destination;
+    let (Some(parent), Some(name)) = (destination.parent(), destination.file_name()) else {
+        return Ok(());
+    };
+    let action = || format!("make the symbolic link {}", destination.display());
+    let directory = path::create_below(root, parent, Missing::Directory).while_doing(action)?;
+    match rustix::fs::symlinkat(link, &directory, name) {
+        Err(Errno::EXIST) => Ok(()),
+        result => result.while_doing(action),
+    }
 }
 
 fn bind(

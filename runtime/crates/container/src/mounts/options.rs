@@ -17,6 +17,8 @@ pub struct MountOptions {
     pub propagation: Vec<(Propagation, Depth)>,
     /// What the image has at the destination is copied into the new tmpfs (`tmpcopyup`).
     pub copy_up: bool,
+    /// A source that is a symbolic link is made again instead of being followed (`copy-symlink`, which crun has).
+    pub copy_link: bool,
     /// What is left for the file system.
     pub data: Vec<String>,
 }
@@ -108,6 +110,7 @@ pub fn known_options() -> Vec<String> {
     let others = [
         "bind",
         "rbind",
+        "copy-symlink",
         "idmap",
         "ridmap",
         "tmpcopyup",
@@ -159,6 +162,7 @@ pub fn parse(options: &[String]) -> MountOptions {
                 "bind" => parsed.bind = Some(Depth::One),
                 "rbind" => parsed.bind = Some(Depth::Recursive),
                 "tmpcopyup" => parsed.copy_up = true,
+                "copy-symlink" => parsed.copy_link = true,
                 "idmap" => parsed.id_map = Some(Depth::One),
                 "ridmap" => parsed.id_map = Some(Depth::Recursive),
                 "" => {}

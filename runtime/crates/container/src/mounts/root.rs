@@ -26,11 +26,24 @@ impl AsFd for Root {
     }
 }
 
-/// Cuts the mount namespace off from the host's, as far as `propagation` says, and binds the rootfs on itself.
+/// Cuts the mount namespace off from the host's, as far as `propagation` says, and binds the rootfs on itself. Where the namespace is the
+/// host's ([`RootSwitch::Change`]) nothing but the rootfs is touched.
 ///
 /// # Errors
 /// The rootfs is not there, or may not be mounted.
-pub fn prepare(path: &Path, propagation: Option<(Propagation, Depth)>) -> Result<Root> {
+pub fn prepare(path: &Path, propagation: Option<(Propagation, Depth)>, switch: RootSwitch) -> Result<Root> {
+    if switch != RootSwitch::Change {
+        cut_off(path, propagation)?;
+    }
+    let root = bind_on_itself(path)?;
+    if switch == RootSwitch::Change {
+        // What is mounted below must not appear elsewhere.
+        root.set_propagation(Propagation::Private, Depth::One)?;
+    }
+    Ok(root)
+}
+
+fn cut_off(path: &Path, propagation: Option<(Propagation, Depth)>) -> Result<()> {
     let (kind, depth) = propagation.unwrap_or((Propagation::Slave, Depth::Recursive));
     mount::set_propagation(c"/", kind, depth)
         .while_doing(|| "separate the container's mounts from the host's".to_owned())?;
@@ -43,6 +56,10 @@ pub fn prepare(path: &Path, propagation: Option<(Propagation, Depth)>) -> Result
         };
         cut_parent_off(path, cut)?;
     }
+    Ok(())
+}
+
+fn bind_on_itself(path: &Path) -> Result<Root> {
     let describe = || format!("bind the root file system {}", path.display());
     let directory = fd::open_path(path).while_doing(describe)?;
     let fd = match mount::clone_at(&directory, Depth::Recursive) {
@@ -85,6 +102,18 @@ impl Root {
         Ok(Self { fd, path })
     }
 
+    /// Takes the mount and all below it away again, from a namespace that does not go with the container.
+    ///
+    /// # Errors
+    /// The caller may not unmount.
+    pub fn detach(path: &Path) -> Result<()> {
+        match mount::detach(path) {
+            // There is none: it was taken away already, or never made.
+            Err(error) if matches!(error.errno, Errno::INVAL | Errno::NOENT) => Ok(()),
+            result => result.while_doing(|| format!("unmount {}", path.display())),
+        }
+    }
+
     /// Makes it the root of the namespace and of this process.
     ///
     /// # Errors
@@ -95,6 +124,8 @@ impl Root {
             RootSwitch::Pivot => mount::pivot_to_current_directory()
                 .while_doing(|| format!("switch the root to {} (pivot_root)", self.path.display())),
             RootSwitch::Move => self.enter_by_move(),
+            RootSwitch::Change => rustix::process::chroot(".")
+                .while_doing(|| format!("change the root to {}", self.path.display())),
         }
     }
 

@@ -15,10 +15,10 @@ use std::time::Duration;
 use croze_cgroups::{Cgroup, Doors};
 use croze_sys::clone::Namespaces;
 use croze_sys::socket;
-use oci_spec::runtime::{Hooks, Spec};
+use oci_spec::runtime::{Hooks, LinuxNamespaceType, Spec};
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::{Attachment, CgroupDriver, CreateRequest, Keyring, Warn, scope};
+use super::{Attachment, CgroupDriver, CreateRequest, Keyring, RootSwitch, Warn, scope};
 use crate::console::{self, Destination};
 use crate::error::{Error, Result, While, chain};
 use crate::hooks::{self, HookState};
@@ -180,6 +180,14 @@ pub(super) fn build(
     let loaded = spec::load(&bundle.join(&request.config))?;
     loaded.warnings.iter().for_each(|warning| warn(warning));
     let facts = facts(&loaded.spec, bundle, request.settings.cgroup_driver)?;
+    let label = loaded
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.mount_label().as_ref());
+    if label.is_some_and(|label| !label.is_empty()) && !facts.labels_mounts {
+        warn("linux.mountLabel is ignored: this host has no SELinux");
+    }
     let sockets = activation_sockets(|name| std::env::var(name).ok(), std::process::id());
     let choices = Choices {
         root_switch: request.root_switch,
@@ -249,6 +257,9 @@ fn activation_sockets(variable: impl Fn(&str) -> Option<String>, own_pid: u32) -
     }
 }
 
+/// There exactly if the kernel runs with SELinux.
+const SELINUX: &str = "/sys/fs/selinux";
+
 fn facts(spec: &Spec, bundle: PathBuf, driver: CgroupDriver) -> Result<Facts> {
     let missing = SpecError::Missing {
         field: "root",
@@ -264,11 +275,19 @@ fn facts(spec: &Spec, bundle: PathBuf, driver: CgroupDriver) -> Result<Facts> {
         }
         .into());
     }
+    let linux = spec.linux().as_ref();
+    let maps_missing = linux.is_some_and(|linux| {
+        spec::has_namespace(linux, LinuxNamespaceType::User)
+            && linux.uid_mappings().as_ref().is_none_or(Vec::is_empty)
+    });
+    let labels = linux.is_some_and(|linux| linux.mount_label().is_some());
     Ok(Facts {
         cgroups: croze_cgroups::observe()?,
         systemd: scope::facts(driver)?,
         rootfs,
         bundle,
+        own_ids: maps_missing.then(namespaces::own_ids).transpose()?,
+        labels_mounts: labels && Path::new(SELINUX).exists(),
     })
 }
 
@@ -288,7 +307,7 @@ fn new_record(id: &Id, plan: &Plan) -> Record {
         plan.root.path.clone(),
     );
     record.annotations.clone_from(&plan.annotations);
-    record.scope = scope::record(plan);
+    record.shares_mounts = plan.root.switch == RootSwitch::Change;
     record.keyring = (plan.keyring == Keyring::New).then(|| security::keyring_of(&plan.id));
     record
 }

@@ -21,6 +21,7 @@ use super::scope;
 use super::state::{empty_record, status};
 use crate::error::{Error, Result, While};
 use crate::hooks;
+use crate::mounts::root::Root;
 use crate::spec;
 use crate::state::{Entry, Id, Identity, Locked, Record, State, Status, Store, StoreError};
 
@@ -112,6 +113,9 @@ pub fn locked_delete(locked: Locked, force: Force) -> Result<Vec<hooks::HookErro
         .map_err(|error| stopped.err().unwrap_or_else(|| error.into()))?;
     if let Some(rdt) = &record.intel_rdt {
         rdt.remove()?;
+    }
+    if record.shares_mounts {
+        Root::detach(&record.rootfs)?;
     }
     let failed = poststop(&locked, &record);
     locked.remove()?;

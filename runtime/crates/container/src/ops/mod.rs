@@ -63,6 +63,8 @@ pub enum RootSwitch {
     Pivot,
     /// `MS_MOVE` and `chroot` (`--no-pivot`), for a host that runs from an initramfs.
     Move,
+    /// `chroot(2)` alone: the spec has no mount namespace, and the host's tree must stay where it is.
+    Change,
 }
 
 /// Which session keyring the container's first process gets.

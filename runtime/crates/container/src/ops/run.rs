@@ -10,7 +10,7 @@ use super::delete::{Force, locked_delete};
 use super::start::run_poststart;
 use super::{Attachment, Reaping, Retention, RunRequest, Warn};
 use crate::console::Foreground;
-use crate::error::{Error, Result, While};
+use crate::error::{Result, While, chain};
 use crate::notify::Relay;
 use crate::process::parent::Child;
 use crate::state::{Event, Id, Locked, Store};
@@ -55,7 +55,7 @@ pub fn run(request: &RunRequest, warn: Warn<'_>) -> Result<i32> {
     }
     .wait()?;
     if request.retention == Retention::Delete {
-        delete(request)?;
+        delete(request, warn)?;
     }
     Ok(exit.as_code())
 }
@@ -107,7 +107,7 @@ impl Waiting<'_> {
     }
 }
 
-fn delete(request: &RunRequest) -> Result<()> {
+fn delete(request: &RunRequest, warn: Warn<'_>) -> Result<()> {
     let id = Id::parse(&request.create.id)?;
     let locked: Locked = match Store::new(&request.create.settings.root)?
         .find(&id)
@@ -118,9 +118,9 @@ fn delete(request: &RunRequest) -> Result<()> {
         Err(crate::state::StoreError::NotFound { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let failed = locked_delete(locked, Force::Kill)?;
-    failed
-        .into_iter()
-        .next()
-        .map_or(Ok(()), |error| Err(Error::Hook(error)))
+    // The container is gone: a poststop hook that failed is told, and no error (runtime.md, Lifecycle).
+    for failed in locked_delete(locked, Force::Kill)? {
+        warn(&chain(&failed));
+    }
+    Ok(())
 }

@@ -3,7 +3,8 @@
 //! It does everything that must be done from inside, as a list of small named steps. The name of the step is told with every
 //! failure. The order matters, and each step that has a reason to be where it is says so.
 //!
-//! There is no undo here: what init makes lies in its own namespaces and goes with it. The parent undoes the rest.
+//! There is no undo here: what init makes lies in its own namespaces and goes with it. The parent undoes the rest. The one exception are
+//! the mounts of a container without a mount namespace.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -22,7 +23,7 @@ use crate::mounts::root::{self, Root};
 use crate::mounts::target::{Links, Target};
 use crate::mounts::{self, attach, devices, masks};
 use crate::namespaces::Opened;
-use crate::ops::Keyring;
+use crate::ops::{Keyring, RootSwitch};
 use crate::plan::Plan;
 use crate::process::last::{self, LastError};
 use crate::process::protocol::{ChildEnd, ToChild, ToParent};
@@ -122,6 +123,10 @@ pub fn run(plan: &Plan, inherited: &Inherited) -> ! {
     };
     for (name, step) in STEPS {
         if let Err(error) = step(&mut init) {
+            if plan.root.switch == RootSwitch::Change && init.root.is_some() {
+                // The step's failure is the one to tell.
+                Root::detach(&plan.root.path).ok();
+            }
             fail(&inherited.socket, name, &chain(&error));
         }
     }
@@ -243,7 +248,11 @@ fn take_from_host(init: &mut Init<'_>) -> Result<()> {
 fn prepare_root(init: &mut Init<'_>) -> Result<()> {
     // Modes below are meant as they are written; the process gets its own umask at the end.
     rustix::process::umask(rustix::fs::Mode::empty());
-    init.root = Some(root::prepare(&init.plan.root.path, init.plan.root.propagation)?);
+    init.root = Some(root::prepare(
+        &init.plan.root.path,
+        init.plan.root.propagation,
+        init.plan.root.switch,
+    )?);
     Ok(())
 }
 
@@ -376,7 +385,7 @@ fn switch_root(init: &mut Init<'_>) -> Result<()> {
     let root = root_of(init)?;
     let plan = &init.plan.root;
     root.enter(plan.switch)?;
-    if let Some((propagation, depth)) = plan.propagation {
+    if let Some((propagation, depth)) = plan.propagation.filter(|_| plan.switch != RootSwitch::Change) {
         root.set_propagation(propagation, depth)?;
     }
     if plan.readonly {

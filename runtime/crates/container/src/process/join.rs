@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use croze_cgroups::Doors;
 use croze_sys::clone::{self, Namespaces};
 use croze_sys::{fd, process, tty};
+use rustix::fs::{Mode, OFlags};
 
 use crate::console;
 use crate::error::{Result, While, chain};
@@ -72,6 +73,17 @@ impl Target {
             path,
             fd: fd.into(),
         })
+    }
+
+    /// The container's root, where joining its mount namespace does not lead there: it has none of its own.
+    fn root(&self, proc: &OwnedFd) -> Result<Option<OwnedFd>> {
+        if self.kinds.contains(Namespaces::MOUNT) {
+            return Ok(None);
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(proc, format!("{}/root", self.pid), flags, Mode::empty())
+            .map(Some)
+            .while_doing(|| "open the container's root".to_owned())
     }
 
     /// Joins everything that a process can join for itself: in one call where the kernel can (Linux 5.8), else one by one.
@@ -142,7 +154,13 @@ fn enter(plan: &ProcessPlan, inherited: &Inherited) -> Result<OwnedFd> {
     process::set_dumpable(false).while_doing(|| "become untraceable".to_owned())?;
     rustix::process::setsid().while_doing(|| "start a session".to_owned())?;
     let proc = root::open_proc()?;
+    let root = inherited.target.root(&proc)?;
     inherited.target.join()?;
+    if let Some(root) = root {
+        let action = || "enter the container's root".to_owned();
+        rustix::process::fchdir(&root).while_doing(action)?;
+        rustix::process::chroot(".").while_doing(action)?;
+    }
     if inherited.target.kinds.contains(Namespaces::USER) {
         let action = || "become root in the user namespace (is id 0 mapped?)".to_owned();
         process::set_group(0).while_doing(action)?;

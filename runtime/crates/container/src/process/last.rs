@@ -46,14 +46,18 @@ pub fn prepare(plan: &ProcessPlan, proc: &OwnedFd, parent: &ChildEnd) -> Result<
     if let Some(personality) = plan.personality {
         process::set_personality(personality).while_doing(|| "set linux.personality".to_owned())?;
     }
+    // A directory that only root may enter is entered now, one that only the user may enter afterwards. It is looked at before there is a
+    // filter, which may forbid to ask for its name.
+    let entered = rustix::process::chdir(&plan.cwd);
+    if entered.is_ok() {
+        check_inside(&plan.cwd)?;
+    }
     if plan.no_new_privileges {
         process::set_no_new_privileges().while_doing(|| "set process.noNewPrivileges".to_owned())?;
     } else {
         load_filter(plan, parent)?;
     }
     security::give_stdio(plan.user.uid);
-    // A directory that only root may enter is entered now, one that only the user may enter afterwards.
-    let entered = rustix::process::chdir(&plan.cwd);
     security::take_identity(&plan.user, &plan.capabilities)?;
     // A change of ids makes a process as traceable as the host's fs.suid_dumpable says.
     process::set_dumpable(false).while_doing(|| "stay untraceable".to_owned())?;
@@ -63,8 +67,8 @@ pub fn prepare(plan: &ProcessPlan, proc: &OwnedFd, parent: &ChildEnd) -> Result<
             path: plan.cwd.clone(),
             source: errno.into(),
         })?;
+        check_inside(&plan.cwd)?;
     }
-    check_inside(&plan.cwd)?;
     let command = command::find(&plan.args, &env)?;
     if plan.no_new_privileges {
         load_filter(plan, parent)?;

@@ -226,11 +226,13 @@ impl Child {
         loop {
             match self.listen()? {
                 ToParent::AwaitHooks => {
-                    let state = HookState {
-                        pid: self.pid,
-                        ..state.clone()
-                    };
-                    for kind in [Kind::Prestart, Kind::CreateRuntime] {
+                    // The older of the two was made for the moment between creating and starting, and is told so.
+                    for (kind, status) in [(Kind::Prestart, "created"), (Kind::CreateRuntime, "creating")] {
+                        let state = HookState {
+                            pid: self.pid,
+                            status,
+                            ..state.clone()
+                        };
                         hooks::run(hooks::of_kind(hooks, kind), kind, &state)?;
                     }
                     self.tell(ToChild::Proceed)?;

@@ -133,9 +133,11 @@ pub(super) fn process(value: &mut Value) -> Result<Vec<String>, SpecError> {
             reason,
         )?;
         for flag in array_mut(scheduler, "flags") {
-            // The types spell this one in their own way.
-            if flag == "SCHED_FLAG_DL_OVERRUN" {
-                *flag = Value::String("SCHED_FLAG_D_L_OVERRUN".to_owned());
+            // The types spell these in their own way.
+            match flag.as_str() {
+                Some("SCHED_FLAG_DL_OVERRUN") => *flag = Value::String("SCHED_FLAG_D_L_OVERRUN".to_owned()),
+                Some("SCHED_FLAG_RESET_ON_FORK") => *flag = Value::String("SCHED_RESET_ON_FORK".to_owned()),
+                _ => {}
             }
         }
     }

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use shape::{ProcessShape, SpecShape};
 
 pub use default::default_spec;
-pub use validate::{SysctlKind, sysctl_kind, validate, validate_process};
+pub use validate::{SysctlKind, has_namespace, sysctl_kind, validate, validate_process};
 
 /// Why a spec cannot be used.
 #[derive(Debug, thiserror::Error)]

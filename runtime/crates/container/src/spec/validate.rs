@@ -158,10 +158,11 @@ fn validate_linux(linux: &Linux, hostname: bool, domainname: bool) -> Result<(),
     let namespaces = linux.namespaces().as_deref().unwrap_or_default();
     validate_namespaces(namespaces)?;
     let has = |kind| namespaces.iter().any(|namespace| namespace.typ() == kind);
-    if !has(LinuxNamespaceType::Mount) {
+    let covers = |paths: &Option<Vec<String>>| paths.as_ref().is_some_and(|paths| !paths.is_empty());
+    if !has(LinuxNamespaceType::Mount) && (covers(linux.masked_paths()) || covers(linux.readonly_paths())) {
         return Err(SpecError::Missing {
             field: "linux.namespaces: mount",
-            reason: "without a mount namespace the container's mounts would be the host's",
+            reason: "without a mount namespace linux.maskedPaths and linux.readonlyPaths would hide the host's",
         });
     }
     if hostname && !has(LinuxNamespaceType::Uts) {
@@ -241,6 +242,12 @@ fn validate_net_devices(linux: &Linux, has_network: bool) -> Result<(), SpecErro
     Ok(())
 }
 
+/// Whether the spec asks for a namespace of this kind, new or joined.
+pub fn has_namespace(linux: &Linux, kind: LinuxNamespaceType) -> bool {
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+    namespaces.iter().any(|namespace| namespace.typ() == kind)
+}
+
 fn validate_namespaces(namespaces: &[LinuxNamespace]) -> Result<(), SpecError> {
     let mut seen = HashSet::new();
     for namespace in namespaces {
@@ -279,6 +286,10 @@ fn validate_id_maps(linux: &Linux, namespaces: &[LinuxNamespace]) -> Result<(), 
         ));
     }
     if !is_new {
+        return Ok(());
+    }
+    // Without either it gets the caller's own ids.
+    if uid_maps.is_empty() && gid_maps.is_empty() {
         return Ok(());
     }
     for (field, maps) in [("linux.uidMappings", uid_maps), ("linux.gidMappings", gid_maps)] {
@@ -457,17 +468,12 @@ mod tests {
             (
                 "/linux/namespaces",
                 json!([{"type": "pid"}, {"type": "uts"}]),
-                "linux.namespaces: mount is missing: without a mount namespace the container's mounts would be the host's",
+                "linux.namespaces: mount is missing: without a mount namespace linux.maskedPaths and linux.readonlyPaths would hide the host's",
             ),
             (
                 "/linux/namespaces",
                 json!([{"type": "mount"}, {"type": "uts", "path": "proc/1/ns/uts"}]),
                 r#"linux.namespaces.path: "proc/1/ns/uts" is not valid: it must be an absolute path"#,
-            ),
-            (
-                "/linux/namespaces",
-                json!([{"type": "mount"}, {"type": "uts"}, {"type": "user"}]),
-                "linux.uidMappings is missing: a new user namespace needs a mapping",
             ),
             (
                 "/process/oomScoreAdj",

@@ -44,6 +44,9 @@ pub struct Record {
     /// The session keyring that every process of it has; none if it is the caller's own (`--no-new-keyring`).
     #[serde(default)]
     pub keyring: Option<String>,
+    /// Its mounts are the caller's: the spec has no mount namespace. `delete` takes them away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shares_mounts: bool,
     /// Where it stood when this was written.
     pub state: State,
 }
@@ -85,6 +88,7 @@ impl Record {
             intel_rdt: None,
             scope: None,
             keyring: None,
+            shares_mounts: false,
             state: State::Creating,
         }
     }
