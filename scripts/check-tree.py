@@ -57,6 +57,7 @@ ALLOWED = {
     },
     "croze-probe": set(),
     "croze-integration-tests": set(),
+    "croze-conformance": {"croze-integration-tests"},
     "croze-bench": {"croze-sys", "croze-integration-tests"},
 }
 

@@ -178,7 +178,8 @@ pub fn cgroup_directories(wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
                 waiting.push(entry.path());
             }
         }
-        if wanted(&directory) {
+        // crun makes directories of a cgroup's name where no hierarchy is mounted.
+        if wanted(&directory) && is_cgroup(&directory) {
             found.push(directory);
         }
     }
@@ -190,6 +191,13 @@ pub fn cgroup_directories(wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
 #[must_use]
 pub fn cgroups_are_unified() -> bool {
     Path::new(CGROUP).join("cgroup.controllers").exists()
+}
+
+/// Whether a directory lies in a cgroup file system of either version.
+fn is_cgroup(directory: &Path) -> bool {
+    use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+    statfs(directory)
+        .is_ok_and(|found| [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC].contains(&found.filesystem_type()))
 }
 
 /// The value of a cgroup's file, by controller and by the cgroup's name or a part of its path.

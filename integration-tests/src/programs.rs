@@ -36,11 +36,14 @@ pub fn runtime_under_test() -> Result<PathBuf> {
     }
 }
 
-/// A static busybox.
+/// A static busybox: `$CROZE_TEST_BUSYBOX`, else the installed one.
 ///
 /// # Errors
 /// It is not installed.
 pub fn busybox() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("CROZE_TEST_BUSYBOX") {
+        return Ok(PathBuf::from(path));
+    }
     let found = ["/bin/busybox", "/usr/bin/busybox"]
         .into_iter()
         .map(PathBuf::from)

@@ -66,9 +66,10 @@ impl Scene {
         }
         reaper::begin()?;
         // Short, because paths of unix sockets are (107 bytes).
+        let scratch = std::env::var_os("CROZE_TEST_SCRATCH").unwrap_or_else(|| "/tmp".into());
         let directory = tempfile::Builder::new()
             .prefix("croze-test-")
-            .tempdir_in("/tmp")?
+            .tempdir_in(scratch)?
             .keep();
         let name = directory
             .file_name()
