@@ -43,7 +43,7 @@ test-vm: setup-vm build ## the runtime's suite in a virtual machine with cgroup 
 torture: setup-tests build ## kill -9 at random and at every step, full disks, damaged files, random seccomp profiles (docs/torture.md; a quarter of an hour)
 	@scripts/torture.sh
 
-conformance: setup-tests build ## crun's own tests against croze-rt, runc and crun, in one table (docs/conformance.md)
+conformance: setup-tests build ## our table, crun's tests and runtime-tools against croze-rt, runc and crun (docs/conformance.md; twenty minutes)
 	@scripts/conformance.sh
 
 bench: setup-tests build ## compares croze-rt with crun and runc, croze and its network with podman's and dockerd's (docs/benchmarks.md)

@@ -1,106 +1,55 @@
 #!/usr/bin/env bash
-# Runs crun's own Python tests against croze-rt, runc and crun, and prints one table.
+# Runs suites against croze-rt, runc and crun and writes their results, one table each, into docs/conformance.md:
 #
-# The tests come from Debian's source package of crun, fetched with an apt configuration of their own into a cache outside of
-# the tree, and are never copied into it. Results are "ok", "skip", "FAIL" or "-" (the file ended before its turn).
+#   ours         our own table of cases (integration-tests/conformance)
+#   crun         crun's Python tests, all files
+#   validation   runtime-tools' validation programs, down to single TAP assertions
 #
-#   CROZE_TEST_CACHE   where the tests are kept (default /var/cache/croze-tests)
+# Usage: conformance.sh [SUITE…]     without names: all
+#
+# What others made comes from Debian's packages and source packages (conformance/fetch.sh) and is never copied into the tree.
+#
+#   CROZE_TEST_CACHE   where it is kept (default /var/cache/croze-tests)
+#   CROZE_TEST_MIRROR  the Debian mirror it comes from
 set -euo pipefail
 
 tree=$(cd "$(dirname "$0")/.." && pwd)
 cache=${CROZE_TEST_CACHE:-/var/cache/croze-tests}/conformance
-tests=$cache/crun
+# Debian keeps mount tools in sbin.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 mkdir -p "$cache"
-work=$(mktemp -d)
-trap 'rm -rf "$work" "$tests"/.testsuite-run-*' EXIT
+work=$(mktemp -d /tmp/croze-conformance-XXXXXX)
+# A root in a user namespace is nobody outside, and has to reach its bundle.
+chmod 0711 "$work"
+trap 'rm -rf --one-file-system "$work" "$cache"/crun/.testsuite-run-*' EXIT
 
-fetch() {
-    local apt=$cache/apt
-    mkdir -p "$apt/lists/partial" "$apt/state" "$apt/cache/archives/partial" "$apt/src"
-    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main" \
-        >"$apt/sources.list"
-    cat >"$apt/conf" <<CONF
-Dir::State "$apt/state";
-Dir::State::lists "$apt/lists";
-Dir::State::status "/var/lib/dpkg/status";
-Dir::Cache "$apt/cache";
-Dir::Etc::sourcelist "$apt/sources.list";
-Dir::Etc::sourceparts "-";
-APT::Sandbox::User "root";
-CONF
-    apt-get -q -c "$apt/conf" update
-    # A mirror may lack the packaging files: only the authors' archive is needed, and apt keeps it only if its checksum is right.
-    (cd "$apt/src" && apt-get -q -c ../conf source --download-only crun) || true
-    local archive
-    archive=$(find "$apt/src" -name 'crun_*.orig.tar.*' ! -name '*.asc' | sort | tail -n 1)
-    [ -n "$archive" ] || { echo "conformance: the source package of crun could not be had from the mirror" >&2; exit 1; }
-    mkdir -p "$tests.new"
-    tar -xf "$archive" -C "$tests.new" --strip-components=1
-    printf '#define HAVE_LINUX_IOPRIO_H 1\n#define HAVE_SECCOMP 1\n' >"$tests.new/tests/config.h"
-    gcc -O1 -static -I"$tests.new/tests" -o "$tests.new/tests/init" "$tests.new/tests/init.c"
-    mv "$tests.new" "$tests"
-}
+# shellcheck source-path=SCRIPTDIR/conformance
+. "$tree/scripts/conformance/fetch.sh"
+. "$tree/scripts/conformance/suites.sh"
 
-# runc has neither of the flags that these tests always give.
-cat >"$work/runc" <<'WRAPPER'
-#!/usr/bin/env bash
-words=()
-while [ $# -gt 0 ]; do
-    case $1 in
-        --cgroup-manager | --config) shift 2 ;;
-        *) words+=("$1"); shift ;;
-    esac
+suites=${*:-ours crun validation}
+# Kept beside the programs, for whoever runs it by itself or in a virtual machine.
+"${CARGO:-cargo}" build --quiet --locked --manifest-path "$tree/Cargo.toml" --package croze-conformance
+target=$("${CARGO:-cargo}" metadata --format-version 1 --no-deps --manifest-path "$tree/Cargo.toml" |
+    sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+install -m 0755 "$target/debug/croze-conformance" "$tree/bin/croze-conformance"
+case " $suites " in *" crun "* | *" validation "*) fetch ;; esac
+[ -d "$cache/peers" ] || fetch
+
+# One column each: name, program, view. crun refuses a host with cgroup versions 1 and 2 side by side, so it sees version 1 alone there.
+runtimes="croze-rt:$tree/bin/croze-rt:host runc:$cache/peers/runc:host crun:$cache/peers/crun:one-version"
+export tree cache work
+code=0
+for suite in $suites; do
+    for runtime in $runtimes; do
+        IFS=: read -r name program view <<<"$runtime"
+        echo "conformance: $suite with $name" >&2
+        in_view "$view" "run_${suite}" "$name" "$program" >"$work/$suite.$name"
+    done
+    python3 "$tree/scripts/conformance/table.py" "$tree/docs/conformance.md" "$suite" \
+        "$work/$suite.croze-rt" "$work/$suite.runc" "$work/$suite.crun" || code=1
 done
-exec runc "${words[@]}"
-WRAPPER
-chmod +x "$work/runc"
-
-# suite NAME PROGRAM: one line "FILE.TEST<tab>RESULT" for each test.
-suite() {
-    local file
-    cd "$tests"
-    for file in tests/test_*.py; do
-        OCI_RUNTIME=$2 INIT=$tests/tests/init timeout 60 python3 "$file" </dev/null 2>/dev/null |
-            sed -nE "s,^ok [0-9]+ - (.*) #SKIP,$(basename "$file" .py).\1\tskip,p;t
-                     s,^ok [0-9]+ - (.*),$(basename "$file" .py).\1\tok,p
-                     s,^not ok [0-9]+ - (.*),$(basename "$file" .py).\1\tFAIL,p" || true
-    done >"$work/$1.results"
-    # One of the tests freezes its process in a cgroup of its own, and leaves it there if it fails.
-    local frozen=/sys/fs/cgroup/freezer/frozen
-    if [ -d $frozen ]; then
-        while read -r pid; do kill -KILL "$pid"; done <$frozen/tasks || true
-        echo THAWED >$frozen/freezer.state
-        until rmdir $frozen 2>/dev/null || [ ! -d $frozen ]; do read -rt 0.1 <> <(:) || true; done
-    fi
-    # Empty cgroups by the tests' names, which other runtimes leave behind.
-    find /sys/fs/cgroup -depth -type d -name 'test-tmp*' -exec rmdir {} + 2>/dev/null || true
-}
-
-[ -x "$tests/tests/init" ] || fetch
-(suite croze-rt "$tree/bin/croze-rt")
-(suite runc "$work/runc")
-# crun refuses a hybrid host: it gets a view of version 1 alone.
-export -f suite
-export tests work
-unshare -m --propagation private bash -c \
-    'set -euo pipefail; umount /sys/fs/cgroup/unified 2>/dev/null || true; suite crun "$(command -v crun)"'
-
-awk -F'\t' -v OFS='\t' '
-    FNR == 1 { column++ }
-    { result[$1, column] = $2; if (!seen[$1]++) order[++count] = $1 }
-    END {
-        printf "%-60s %-9s %-9s %s\n", "test", "croze-rt", "runc", "crun"
-        for (i = 1; i <= count; i++) {
-            line = sprintf("%-60s", order[i])
-            for (c = 1; c <= 3; c++) {
-                r = ((order[i], c) in result) ? result[order[i], c] : "-"
-                total[c, r]++
-                line = line sprintf(" %-9s", r)
-            }
-            sub(/ +$/, "", line)
-            print line
-        }
-        for (c = 1; c <= 3; c++)
-            printf "%s: %d ok, %d skipped, %d not ok\n", (c == 1 ? "croze-rt" : c == 2 ? "runc" : "crun"),
-                total[c, "ok"], total[c, "skip"], total[c, "FAIL"] + total[c, "-"]
-    }' "$work/croze-rt.results" "$work/runc.results" "$work/crun.results"
+python3 "$tree/scripts/conformance/table.py" "$tree/docs/conformance.md" --versions \
+    "croze-rt: $("$tree/bin/croze-rt" --version | head -n 1)" "runc: $("$cache/peers/runc" --version | head -n 1)" \
+    "crun: $("$cache/peers/crun" --version | head -n 1)"
+exit $code
