@@ -238,6 +238,36 @@ fn network() -> Vec<Case> {
             .set("/process/env", json!(["PATH=/bin"]))
             .shell("cat /sys/class/net/lo/flags")
             .prints("0x9"),
+        Case::script("linux.netDevices", |stage| {
+            let mut config = spec::docker_like(&[
+                "/bin/sh",
+                "-c",
+                "ls /sys/class/net; cat /sys/class/net/inside/address",
+            ]);
+            config["linux"]["netDevices"] = json!({ "croze-c0": { "name": "inside" } });
+            let bundle = stage.bundle(&config)?;
+            // In a network namespace of the test's own: the device comes from there and goes with it.
+            let script = format!(
+                "ip link add croze-c0 address 02:00:00:00:00:07 type veth peer name croze-c1 && exec {} --root {} run --bundle {} {}",
+                stage.runtime.program().display(),
+                stage.runtime.root().display(),
+                bundle.directory().display(),
+                stage.next_id(),
+            );
+            let output = stage
+                .scene
+                .call(&["unshare", "-n", "sh", "-c", &script])?
+                .success()?;
+            let lines: Vec<&str> = output.stdout.lines().collect();
+            ensure!(
+                lines.contains(&"inside") && lines.contains(&"02:00:00:00:00:07"),
+                "{output}"
+            );
+            Ok(())
+        }),
+        Case::new("linux.netDevices missing")
+            .set("/linux/netDevices", json!({ "croze-none": {} }))
+            .refused(&["croze-none"]),
     ]
 }
 

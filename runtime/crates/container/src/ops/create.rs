@@ -307,6 +307,7 @@ fn new_record(id: &Id, plan: &Plan) -> Record {
         plan.root.path.clone(),
     );
     record.annotations.clone_from(&plan.annotations);
+    record.scope = scope::record(plan);
     record.shares_mounts = plan.root.switch == RootSwitch::Change;
     record.keyring = (plan.keyring == Keyring::New).then(|| security::keyring_of(&plan.id));
     record
