@@ -4,6 +4,8 @@
 //! needs root and, by environment variables (docs/testing.md): `RUNTIME`, `CROZE_BIN` (the probe), `CROZE_TEST_BUSYBOX`,
 //! `CROZE_TEST_SCRATCH`.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write;
 use std::process::ExitCode;
 

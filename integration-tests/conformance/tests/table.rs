@@ -1,5 +1,7 @@
 //! The conformance table against the runtime under test: every case passes, or is skipped because the host cannot show it.
 
+#![forbid(unsafe_code)]
+
 use anyhow::{Context, Result, ensure};
 use croze_conformance::{Host, Verdict, all};
 
