@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 use rustix::process::{WaitId, WaitIdOptions, WaitOptions, wait, waitid};
 
 use crate::output::{Ended, Output};
+use crate::wait::patient;
 
 /// How long a program may take where a test says nothing.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -170,6 +171,7 @@ impl Process {
     /// # Errors
     /// It has not after `limit`; it is killed then.
     pub fn wait(&self, limit: Duration) -> Result<Output> {
+        let limit = patient(limit);
         let deadline = Instant::now() + limit;
         let mut ledger = REAPER.lock();
         let ended = loop {

@@ -20,6 +20,7 @@ pub fn wait_until<T>(
     limit: Duration,
     mut condition: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let limit = patient(limit);
     let begin = Instant::now();
     loop {
         if let Some(value) = condition()? {
@@ -30,6 +31,12 @@ pub fn wait_until<T>(
         }
         pause()?;
     }
+}
+
+/// A deadline for this host: `CROZE_TEST_PATIENCE` times as long, where everything is slow (a virtual machine).
+pub(crate) fn patient(limit: Duration) -> Duration {
+    let factor = std::env::var("CROZE_TEST_PATIENCE").ok();
+    limit * factor.and_then(|factor| factor.parse().ok()).unwrap_or(1)
 }
 
 /// One interval.

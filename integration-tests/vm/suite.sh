@@ -17,7 +17,7 @@ is not there. A filter is a part of tests' names; --skip NAME leaves tests out.
   CROZE_BIN           where the programs are, instead of bin/
   CROZE_VM_SUITES     which suites of integration-tests (default: runtime)
   CROZE_VM_JOBS       how many tests at a time (default 2)
-  CROZE_VM_SECONDS    how long one test may take (default 240)
+  CROZE_VM_SECONDS    how long one test may take (default 400)
   CROZE_VM_TOTAL      how long all of it may take (default 3600)
   CROZE_TEST_VM       where the guest is kept (default /var/cache/croze-tests/vm)
 USAGE
@@ -80,12 +80,13 @@ say "booting; the tests run 8 to 20 times slower than outside"
 
 "$here/run.sh" --share "$share" --kernel "$kernel" --seconds "${CROZE_VM_TOTAL:-3600}" --memory 3072 -- "
     cp -a /host /tmp/croze && export CROZE_BIN=/tmp/croze/bin RUNTIME=${RUNTIME:-/tmp/croze/bin/croze-rt}
-    mkdir -p /tests && mount -t tmpfs -o mode=1777 tests /tests && export TMPDIR=/tests
+    # systemd mounts /tmp without devices, which containers' root directories are to have.
+    mount -o remount,dev,suid,size=2g /tmp && export CROZE_TEST_PATIENCE=4
     mkdir -p /usr/share/containers && cp /tmp/croze/seccomp.json /usr/share/containers/ 2>/dev/null
     uname -r && stat -fc 'cgroups: %T' /sys/fs/cgroup && systemctl --version | head -n 1 && \"\$RUNTIME\" --version | head -n 1
     failed=0
     for program in /tmp/croze/tests/*; do
         echo; echo \"== \$(basename \$program)\"
-        run-tests \$program ${CROZE_VM_JOBS:-2} ${CROZE_VM_SECONDS:-240} ${filters[*]@Q} || failed=1
+        run-tests \$program ${CROZE_VM_JOBS:-2} ${CROZE_VM_SECONDS:-400} ${filters[*]@Q} || failed=1
     done
     exit \$failed"
