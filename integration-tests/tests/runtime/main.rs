@@ -20,6 +20,7 @@ mod mounts;
 mod namespaces;
 mod net_devices;
 mod notify;
+mod old_kernel;
 mod review;
 mod seccomp;
 mod systemd;

@@ -11,6 +11,7 @@
 use std::ops::BitOr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
 
 use crate::error::Named;
@@ -161,7 +162,11 @@ pub fn clone3(request: &CloneRequest<'_>) -> Result<Cloned> {
     // SAFETY: `args` is laid out as the kernel expects, and `pidfd` outlives the call. Neither CLONE_VM nor a stack is asked
     // for, so the child has its own copy of the memory; there is only one thread, so no lock is held in it.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
-    match Error::check("clone3", result)? {
+    let made = match Error::check("clone3", result) {
+        Err(error) if error.is_missing() => classic_clone(&args, request.cgroup)?,
+        made => made?,
+    };
+    match made {
         0 => Ok(Cloned::Child),
         pid => Ok(Cloned::Parent {
             pid: pid as i32,
@@ -169,6 +174,47 @@ pub fn clone3(request: &CloneRequest<'_>) -> Result<Cloned> {
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         }),
     }
+}
+
+/// The same by `clone(2)`, where `clone3` is missing: a filter in front of the kernel that cannot look into the structure answers `ENOSYS`
+/// to it, as docker's does to whom it grants no new namespaces.
+fn classic_clone(args: &CloneArgs, cgroup: Option<BorrowedFd<'_>>) -> Result<libc::c_long> {
+    // There the lowest byte is the exit signal.
+    const SIGNAL: u64 = 0xff;
+    if args.flags & SIGNAL != 0 {
+        return Err(Error::new("clone3", Errno::NOSYS));
+    }
+    // Opened here: the right to move into the cgroup is that of who opened the file.
+    let members = cgroup
+        .map(|cgroup| {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(cgroup, "cgroup.procs", flags, Mode::empty()).named("open(cgroup.procs)")
+        })
+        .transpose()?;
+    let flags = args.flags & !CLONE_INTO_CGROUP;
+    // SAFETY: without a stack, CLONE_VM and CLONE_SETTLS the call is a fork with flags: the child has its own copy of the memory, and the
+    // last two arguments, whose order depends on the architecture, are not looked at. `args.pidfd` is the address of the caller's
+    // integer, which outlives the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            flags | args.exit_signal,
+            std::ptr::null_mut::<libc::c_void>(),
+            args.pidfd,
+            std::ptr::null_mut::<libc::c_void>(),
+            std::ptr::null_mut::<libc::c_void>(),
+        )
+    };
+    let made = Error::check("clone", result)?;
+    if let (0, Some(members)) = (made, members) {
+        // Before anything else: a cgroup namespace made later has this cgroup as its root. A child that is not in it must not live; its end
+        // is what the caller sees.
+        if rustix::io::write(&members, b"0").is_err() {
+            // SAFETY: _exit takes an integer and runs no handlers.
+            unsafe { libc::_exit(1) };
+        }
+    }
+    Ok(made)
 }
 
 /// Moves the caller (for `PID` and `TIME`: its future children) into new namespaces.
