@@ -27,7 +27,9 @@ pub(crate) type Title = (&'static str, &'static str);
 impl Format {
     /// The format that the user asks for; `table` is the verb's own one, without the word.
     pub(crate) fn parse(asked: Option<&str>, table: &str) -> Result<Self, Failure> {
-        let asked = asked.unwrap_or("table").trim_matches(' ');
+        let asked = asked.unwrap_or_default().trim_matches(' ');
+        // An empty one is as good as none.
+        let asked = if asked.is_empty() { "table" } else { asked };
         let (is_table, template) = match (asked, asked.strip_prefix("table")) {
             ("json", _) => (false, "{{json .}}"),
             (_, Some("")) => (true, table),
@@ -126,6 +128,15 @@ mod tests {
             ("tables", "tables\ntables\n"),
         ] {
             assert_eq!(rendered(asked), printed, "{asked}");
+        }
+    }
+
+    #[test]
+    fn an_empty_format_is_the_table() {
+        for asked in [None, Some(""), Some("  "), Some("table")] {
+            let format = Format::parse(asked, "{{.ID}}").unwrap();
+            let printed = format.render(&[("ID", "CONTAINER ID")], &[]).unwrap();
+            assert_eq!(printed, "CONTAINER ID\n", "{asked:?}");
         }
     }
 

@@ -170,6 +170,9 @@ impl Lexer<'_> {
 
     fn comment(&mut self, open: Span) -> Result<bool, Located> {
         let unclosed = || Problem::Unclosed { what: "a comment" }.at(open);
+        // `/*/` opens a comment and does not close it.
+        self.skip_space();
+        self.at += COMMENT_OPEN.len();
         let end = self.rest().find(COMMENT_CLOSE).ok_or_else(unclosed)?;
         self.at += end + COMMENT_CLOSE.len();
         let after = self.at;

@@ -230,6 +230,7 @@ fn errors_name_the_token_and_its_place() {
         ("{{`x", "a raw string is not closed"),
         ("{{ /* c */ }}", "bad character '/'"),
         ("{{/* c }}", "a comment is not closed"),
+        ("{{/*/}}", "a comment is not closed"),
         ("{{1 | 2}}", "at <2>: unexpected a value, a function after |"),
         ("{{true.x}}", "unexpected .x"),
         ("{{.A.}}", "unexpected ."),

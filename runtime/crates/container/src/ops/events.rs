@@ -30,6 +30,9 @@ pub fn usage(settings: &Settings, id: &str) -> Result<Usage> {
     Ok(Cgroup::from_paths(&record.cgroup).usage())
 }
 
+/// The longest interval; it is as long as Go's durations are, and no clock comes to its end within it.
+const LONGEST: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
+
 /// Tells what a container uses every `interval`, and every OOM at once, until it has ended or `tell` wants no more.
 ///
 /// # Errors
@@ -47,6 +50,7 @@ pub fn watch(
     let cgroup = Cgroup::from_paths(&record.cgroup);
     // Without a memory controller there is no OOM of its own to hear of.
     let mut oom = OomWatch::new(&cgroup).ok();
+    let interval = interval.min(LONGEST);
     let mut due = Instant::now() + interval;
     loop {
         let left = due.saturating_duration_since(Instant::now());
