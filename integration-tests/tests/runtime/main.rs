@@ -22,6 +22,7 @@ mod net_devices;
 mod notify;
 mod old_kernel;
 mod review;
+mod rootless;
 mod seccomp;
 mod systemd;
 mod terminal;

@@ -58,7 +58,7 @@ pub(crate) struct Globals {
     /// Who makes cgroups, as crun's callers say it
     #[arg(long, value_name = "MANAGER", conflicts_with = "systemd_cgroup")]
     pub(crate) cgroup_manager: Option<CgroupManager>,
-    /// Accepted for compatibility: auto, true or false
+    /// Whether the caller is taken for one without rights
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub(crate) rootless: Rootless,
     /// Print the version

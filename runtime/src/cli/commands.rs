@@ -6,15 +6,17 @@ use std::process::Command;
 
 use croze_container::ops::{
     self, Attachment, CgroupDriver, CreateRequest, DeleteRequest, ExecOverrides, ExecProcess, ExecRequest,
-    Force, Keyring, KillRequest, Reach, Reaping, Retention, RootSwitch, RunRequest, Settings, WhenPaused,
+    Force, Keyring, KillRequest, Reach, Reaping, Retention, Rights, RootSwitch, RunRequest, Settings,
+    WhenPaused,
 };
+use croze_container::rootless::is_in_user_namespace;
 use croze_container::sealed;
 use croze_container::state::Store;
 use croze_sys::pattern::Pattern;
 
 use super::args::{
     CgroupManager, CreateArgs, DeleteArgs, ExecArgs, Globals, Invocation, KillArgs, ListArgs, ListFormat,
-    PsArgs, RunArgs, Verb,
+    PsArgs, Rootless, RunArgs, Verb,
 };
 use super::events::{self, EventsArgs};
 use super::log::{Level, Log};
@@ -120,7 +122,7 @@ fn show(text: &str) -> Result<u8, CommandError> {
 fn settings(globals: &Globals) -> Result<Settings, CommandError> {
     let root = match &globals.root {
         Some(root) => absolute(root)?,
-        None if rustix::process::geteuid().is_root() => PathBuf::from("/run/croze-rt"),
+        None if !has_a_run_directory() => PathBuf::from("/run/croze-rt"),
         None => {
             let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
             Path::new(&runtime.ok_or(CommandError::NoRoot)?).join("croze-rt")
@@ -131,7 +133,26 @@ fn settings(globals: &Globals) -> Result<Settings, CommandError> {
     } else {
         CgroupDriver::Cgroupfs
     };
-    Ok(Settings { root, cgroup_driver })
+    let rights = match globals.rootless {
+        Rootless::Auto => Rights::Looked,
+        Rootless::True => Rights::None,
+        Rootless::False => Rights::Full,
+    };
+    Ok(Settings {
+        root,
+        cgroup_driver,
+        rights,
+    })
+}
+
+/// Whether this is a user with a run directory of its own; root of a user namespace is one if it was made by such a user.
+fn has_a_run_directory() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return true;
+    }
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_other = std::env::var_os("USER").is_some_and(|user| !user.is_empty() && user != "root");
+    is_other && is_set("XDG_RUNTIME_DIR") && is_in_user_namespace()
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, CommandError> {

@@ -88,6 +88,32 @@ impl Plan {
         }
     }
 
+    /// The part of the plan that a caller without root's rights can carry out: the directories that `may_be_made`, without device rules,
+    /// which take the host's root.
+    ///
+    /// # Errors
+    /// [`Error::MissingController`]: a limit is asked for in a directory that may not be made.
+    pub fn limited_to(self, may_be_made: &dyn Fn(&Directory) -> bool) -> Result<Self, Error> {
+        let mut directories = Vec::new();
+        for mut directory in self.directories {
+            if directory.controllers.iter().any(|c| c == "devices") && directory.kind == Kind::V1 {
+                directory.steps.clear();
+            }
+            directory
+                .steps
+                .retain(|step| !matches!(step, Step::DeviceProgram(_)));
+            if may_be_made(&directory) {
+                directories.push(directory);
+            } else if !directory.steps.is_empty() {
+                return Err(Error::MissingController {
+                    controller: directory.controllers.join(","),
+                    field: "linux.resources (this user may not make cgroups there)",
+                });
+            }
+        }
+        Ok(Self { directories, ..self })
+    }
+
     /// The directories, in the order of the host's hierarchies.
     #[must_use]
     pub fn directories(&self) -> &[Directory] {
@@ -161,6 +187,25 @@ mod tests {
             "/sys/fs/cgroup/systemd/croze/c1"
         );
         assert_eq!(hybrid.directories().len(), 8);
+    }
+
+    #[test]
+    fn without_rights_only_what_may_be_made_is_planned() {
+        let resources = |text: &str| serde_json::from_str::<LinuxResources>(text).unwrap();
+        let devices = resources(r#"{"devices": [{"allow": false, "access": "rwm"}]}"#);
+        let memory = resources(r#"{"memory": {"limit": 1048576}}"#);
+        for observed in [v1(), hybrid(), v2()] {
+            let plan = |resources| Plan::new(&observed, None, "c1", Some(resources)).unwrap();
+            let none = plan(&devices).limited_to(&|_| false).unwrap();
+            assert!(none.directories().is_empty());
+            assert!(matches!(
+                plan(&memory).limited_to(&|_| false),
+                Err(Error::MissingController { .. })
+            ));
+            let all = plan(&devices).limited_to(&|_| true).unwrap();
+            assert_eq!(all.directories().len(), plan(&devices).directories().len());
+            assert!(all.directories().iter().all(|d| d.steps.is_empty()), "{all:?}");
+        }
     }
 
     #[test]

@@ -104,6 +104,16 @@ pub enum Error {
         /// What is missing.
         feature: &'static str,
     },
+    /// A helper refuses to map ids for this user.
+    #[error("{program} refuses: {said}; does {list} give this user these ids?")]
+    IdMap {
+        /// The helper.
+        program: &'static str,
+        /// What it said.
+        said: String,
+        /// Where it looks.
+        list: &'static str,
+    },
     /// Something that this runtime does not do.
     #[error("{what} is not supported")]
     Unsupported {

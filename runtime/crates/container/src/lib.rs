@@ -14,6 +14,7 @@
 //! | [`mounts`] | the root file system: mounts, devices, masks, all on file descriptors below the rootfs |
 //! | [`namespaces`], [`security`], [`limits`], [`scheduling`], [`hooks`], [`console`] | the mechanisms that init's steps use |
 //! | [`net_devices`], [`intel_rdt`] | what is given to the container from outside, while its first process waits |
+//! | [`rootless`] | what is different for callers without root's rights |
 //! | [`notify`] | readiness, passed on to a service manager |
 //! | [`state`] | the record on disk, its transitions, its lock |
 //! | [`ops`] | one file per verb: what the command line calls |
@@ -34,6 +35,7 @@ pub mod notify;
 pub mod ops;
 pub mod plan;
 pub mod process;
+pub mod rootless;
 pub mod scheduling;
 pub mod sealed;
 pub mod security;

@@ -10,6 +10,7 @@ use oci_spec::runtime::PosixRlimitType;
 use rustix::fs::OFlags;
 
 use crate::error::{Error, Result, While};
+use crate::rootless::Rights;
 
 /// A resource limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,11 +83,17 @@ const fn number(kind: PosixRlimitType) -> u32 {
 /// It is to be lowered and the caller has no `CAP_SYS_RESOURCE`.
 pub fn set_oom_score_adj(pid: i32, score: i32) -> Result<()> {
     let path = PathBuf::from(format!("/proc/{pid}/oom_score_adj"));
-    std::fs::write(&path, score.to_string()).map_err(|source| Error::File {
-        action: "set process.oomScoreAdj in",
-        path,
-        source,
-    })
+    match std::fs::write(&path, score.to_string()) {
+        // Only root may be less willing to be killed than it was.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !Rights::Looked.are_full() => {
+            Ok(())
+        }
+        result => result.map_err(|source| Error::File {
+            action: "set process.oomScoreAdj in",
+            path,
+            source,
+        }),
+    }
 }
 
 /// The names on the way to a kernel parameter, below `/proc/sys`; `None` if that is no name of one.

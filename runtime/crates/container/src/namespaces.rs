@@ -22,6 +22,7 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Linu
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result, While};
+use crate::rootless;
 
 /// What a plan says about namespaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -240,8 +241,12 @@ pub fn write_id_maps(pid: i32, maps: &IdMaps) -> Result<()> {
             source,
         })
     };
-    // Without CAP_SETGID in the parent namespace the kernel wants setgroups(2) gone before it takes a group map.
-    if rustix::process::geteuid().as_raw() != 0 {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if !uid.is_root() {
+        if !rootless::maps_only(maps, uid.as_raw(), gid.as_raw()) {
+            return rootless::map_by_helpers(pid, maps);
+        }
+        // Without CAP_SETGID in the parent namespace the kernel wants setgroups(2) gone before it takes a group map.
         write("setgroups", "deny")?;
     }
     write("uid_map", &maps.uids)?;

@@ -157,6 +157,9 @@ impl DeviceNode {
 /// An owner has no mapping, or the disk fails.
 pub fn make_outside(directory: &Path, nodes: &[DeviceNode], maps: &IdMaps) -> Result<Sources> {
     let mut made = Sources::new();
+    if !rustix::process::geteuid().is_root() {
+        return Ok(made);
+    }
     for (index, node) in made_here(nodes) {
         let owner = (maps.host_uid(node.uid), maps.host_gid(node.gid));
         let (Some(uid), Some(gid)) = owner else {

@@ -245,7 +245,8 @@ pub fn open_sources(
                 }
                 sources.insert(index, tree);
             }
-            (Err(error), None) if error.is_missing() => {
+            // Another user than root may not copy; its sources are reachable for the root that it maps itself to.
+            (Err(error), None) if error.is_missing() || error.errno == Errno::PERM => {
                 copies = false;
                 sources.clear();
             }

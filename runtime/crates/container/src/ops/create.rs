@@ -33,6 +33,7 @@ use crate::plan::{Choices, Facts, Plan};
 use crate::process::init::{Gate, Inherited};
 use crate::process::parent::{self, Child, Held};
 use crate::process::protocol;
+use crate::rootless;
 use crate::security;
 use crate::spec::{self, SpecError};
 use crate::state::{EXEC_FIFO, Event, Id, Identity, Locked, Record, ScopeRecord, Store};
@@ -195,6 +196,9 @@ pub(super) fn build(
         preserve_fds: request.preserve_fds.saturating_add(sockets),
     };
     let mut plan = Plan::new(id.as_str(), &loaded.spec, choices, &facts)?;
+    if !request.settings.rights.are_full() {
+        plan.cgroup = rootless::permitted(plan.cgroup)?;
+    }
     if sockets > 0 {
         let env = [format!("LISTEN_FDS={sockets}"), "LISTEN_PID=1".to_owned()];
         plan.process.env.extend(env);

@@ -17,8 +17,9 @@ use super::{Attachment, ExecOverrides, ExecProcess, ExecRequest, Warn, WhenPause
 use crate::console::{self, Destination};
 use crate::error::{Error, Result, While};
 use crate::hooks::HookState;
-use crate::namespaces::{self, NamespacePlan};
+use crate::namespaces::{self, NamespacePlan, Opened};
 use crate::plan::ProcessPlan;
+use crate::process::bootstrap;
 use crate::process::join::{self, Inherited, Target};
 use crate::process::parent::{self, Birthplace, Child};
 use crate::process::protocol;
@@ -47,7 +48,8 @@ pub fn exec(request: &ExecRequest, warn: Warn<'_>) -> Result<i32> {
         request.console_socket.as_deref(),
         request.attachment,
     )?;
-    let target = target(&spec, &record)?;
+    let mut target = target(&spec, &record)?;
+    let user = target.take_user()?;
     let init_pid = target.pid;
     let (console, receiver) = console.split();
     let (socket, child_end) = protocol::pair().while_doing(|| "talk to the process".to_owned())?;
@@ -60,8 +62,16 @@ pub fn exec(request: &ExecRequest, warn: Warn<'_>) -> Result<i32> {
         keyring: record.keyring.clone(),
     };
     let held = (socket, receiver);
+    let user = user.as_ref();
     let inner = || inner_cgroup(&cgroup, &inherited.target, &request.cgroups);
-    let (child, receiver) = launch(&plan, &inherited, held, cgroup.open_unified()?.as_ref(), &inner)?;
+    let (child, receiver) = launch(
+        &plan,
+        &inherited,
+        held,
+        user,
+        cgroup.open_unified()?.as_ref(),
+        &inner,
+    )?;
     // The child's end must be the child's alone: its closing is how we hear of the end.
     drop(inherited);
     let state = HookState::of(&record, "running", init_pid);
@@ -241,6 +251,7 @@ fn launch(
     plan: &ProcessPlan,
     inherited: &Inherited,
     held: (protocol::ParentEnd, Option<std::os::fd::OwnedFd>),
+    user: Option<&Opened>,
     unified: Option<&std::os::fd::OwnedFd>,
     inner: &dyn Fn() -> Result<Option<std::os::fd::OwnedFd>>,
 ) -> Result<(Child, Option<std::os::fd::OwnedFd>)> {
@@ -255,33 +266,60 @@ fn launch(
         None => None,
     };
     let mut birthplaces = inherited.target.birthplaces()?;
-    let born = Birthplace::enter(&NamespacePlan::default(), &mut birthplaces)?;
+    let born = match user {
+        Some(_) => Birthplace::default(),
+        None => Birthplace::enter(&NamespacePlan::default(), &mut birthplaces)?,
+    };
     let request = CloneRequest {
         cgroup: unified.map(std::os::fd::AsFd::as_fd),
         ..CloneRequest::default()
     };
-    let mut cloned = parent::clone_untraceable(&request);
+    let action = || "make the process".to_owned();
+    let cloned = match user {
+        Some(user) => bootstrap::clone_in_user_namespace(user, &birthplaces, &request)?,
+        None => clone_where_it_may_be(&request, inner).while_doing(action)?,
+    };
+    let launched = run_or_return(cloned, plan, inherited, held);
+    born.leave()?;
+    if let Some(own) = own_cpus {
+        sched::set_affinity(&own).while_doing(|| "go back to the own CPUs".to_owned())?;
+    }
+    Ok(launched)
+}
+
+/// Clones into the container's cgroup of version 2, or into the one below it that its first process is in, if it takes no processes itself.
+fn clone_where_it_may_be(
+    request: &CloneRequest<'_>,
+    inner: &dyn Fn() -> Result<Option<std::os::fd::OwnedFd>>,
+) -> croze_sys::Result<Cloned> {
+    let cloned = parent::clone_untraceable(request);
     if matches!(&cloned, Err(error) if error.errno == Errno::BUSY)
-        && let Some(inner) = inner()?
+        && let Ok(Some(inner)) = inner()
     {
         let request = CloneRequest {
             cgroup: Some(std::os::fd::AsFd::as_fd(&inner)),
-            ..request
+            ..*request
         };
-        cloned = parent::clone_untraceable(&request);
+        return parent::clone_untraceable(&request);
     }
-    match cloned.while_doing(|| "make the process".to_owned())? {
+    cloned
+}
+
+/// The child goes its way, and never returns; the parent keeps what it holds.
+fn run_or_return(
+    cloned: Cloned,
+    plan: &ProcessPlan,
+    inherited: &Inherited,
+    held: (protocol::ParentEnd, Option<std::os::fd::OwnedFd>),
+) -> (Child, Option<std::os::fd::OwnedFd>) {
+    match cloned {
         Cloned::Child => {
             drop(held);
             join::run(plan, inherited)
         }
         Cloned::Parent { pid, pidfd } => {
-            born.leave()?;
-            if let Some(own) = own_cpus {
-                sched::set_affinity(&own).while_doing(|| "go back to the own CPUs".to_owned())?;
-            }
             let (socket, receiver) = held;
-            Ok((Child { pid, pidfd, socket }, receiver))
+            (Child { pid, pidfd, socket }, receiver)
         }
     }
 }

@@ -33,6 +33,8 @@ pub use croze_cgroups as cgroups;
 
 use std::path::PathBuf;
 
+pub use crate::rootless::Rights;
+
 /// Takes what is worth telling a user and is no error: something in a spec that was ignored.
 pub type Warn<'a> = &'a dyn Fn(&str);
 
@@ -43,6 +45,8 @@ pub struct Settings {
     pub root: PathBuf,
     /// Who makes the cgroups.
     pub cgroup_driver: CgroupDriver,
+    /// What the caller may do on this host.
+    pub rights: Rights,
 }
 
 /// Who creates a container's cgroup.

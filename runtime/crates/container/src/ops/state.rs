@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use croze_cgroups::Cgroup;
 
 use super::Settings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::state::status::Seen;
 use crate::state::{Entry, Id, Record, State, Status, Store};
 
@@ -47,10 +47,39 @@ pub fn state(settings: &Settings, id: &str) -> Result<Snapshot> {
 /// There is none of that id, or its processes cannot be listed.
 pub fn processes(settings: &Settings, id: &str) -> Result<Vec<i32>> {
     let record = find(settings, id)?.load()?;
-    let cgroup = record
-        .map(|record| Cgroup::from_paths(&record.cgroup))
-        .unwrap_or_default();
-    Ok(cgroup.pids()?)
+    match record {
+        Some(record) if record.cgroup.is_empty() => pids_of_namespace(&record),
+        Some(record) => Ok(Cgroup::from_paths(&record.cgroup).pids()?),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Where there is no cgroup: who is in the pid namespace of the first process, if that is its own.
+fn pids_of_namespace(record: &Record) -> Result<Vec<i32>> {
+    let Some(init) = record.state.init() else {
+        return Ok(Vec::new());
+    };
+    if init.pidfd()?.is_none() {
+        return Ok(Vec::new());
+    }
+    if !leads_its_pid_namespace(init.pid) {
+        return Ok(vec![init.pid]);
+    }
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(own) = namespace(init.pid) else {
+        return Ok(vec![init.pid]);
+    };
+    let entries = std::fs::read_dir("/proc").map_err(|source| Error::File {
+        action: "list",
+        path: "/proc".into(),
+        source,
+    })?;
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut pids: Vec<i32> = numbers
+        .filter(|pid| namespace(*pid).as_ref() == Some(&own))
+        .collect();
+    pids.sort_unstable();
+    Ok(pids)
 }
 
 /// The container of an id as it came from the command line.

@@ -18,11 +18,15 @@ use croze_sys::{pidfd, process, socket};
 use crate::error::{Error, Result, While, chain};
 use crate::namespaces::Opened;
 
-/// Clones as `request` says, from within the user namespace `user`.
+/// Clones as `request` says, from within the user namespace `user`, and within `others`, which its root may join.
 ///
 /// # Errors
 /// The user namespace cannot be joined, or the process cannot be made in it.
-pub fn clone_in_user_namespace(user: &Opened, request: &CloneRequest<'_>) -> Result<Cloned> {
+pub fn clone_in_user_namespace(
+    user: &Opened,
+    others: &[Opened],
+    request: &CloneRequest<'_>,
+) -> Result<Cloned> {
     let action = || "prepare to join the user namespace".to_owned();
     let (here, there) = socket::message_pair().while_doing(action)?;
     // The stage is born in the cgroup, and init inherits it: from within the user namespace it could not be chosen.
@@ -33,7 +37,7 @@ pub fn clone_in_user_namespace(user: &Opened, request: &CloneRequest<'_>) -> Res
     match clone::clone3(&stage).while_doing(action)? {
         Cloned::Child => {
             drop(here);
-            match clone_inside(user, request) {
+            match clone_inside(user, others, request) {
                 Ok(Cloned::Child) => Ok(Cloned::Child),
                 Ok(Cloned::Parent { pidfd, .. }) => {
                     let sent = socket::send_fds(&there, b"+", &[pidfd.as_fd()]);
@@ -64,11 +68,12 @@ pub fn clone_in_user_namespace(user: &Opened, request: &CloneRequest<'_>) -> Res
     }
 }
 
-fn clone_inside(user: &Opened, request: &CloneRequest<'_>) -> Result<Cloned> {
+fn clone_inside(user: &Opened, others: &[Opened], request: &CloneRequest<'_>) -> Result<Cloned> {
     user.join()?;
     let action = || "become root in the joined user namespace (is id 0 mapped?)".to_owned();
     process::set_group(0).while_doing(action)?;
     process::set_user(0).while_doing(action)?;
+    others.iter().try_for_each(Opened::join)?;
     let request = CloneRequest {
         cgroup: None,
         parentage: Parentage::Sibling,

@@ -61,6 +61,20 @@ impl Target {
             .collect()
     }
 
+    /// The user namespace, opened, for a caller who may only join the others from within it. The process is in it from its birth then, and
+    /// does not join it again.
+    ///
+    /// # Errors
+    /// As [`Target::birthplaces`].
+    pub fn take_user(&mut self) -> Result<Option<Opened>> {
+        if rustix::process::geteuid().is_root() || !self.kinds.contains(Namespaces::USER) {
+            return Ok(None);
+        }
+        let user = self.open(Namespaces::USER, "user")?;
+        self.kinds = self.kinds.without(Namespaces::USER);
+        Ok(Some(user))
+    }
+
     fn open(&self, kind: Namespaces, name: &str) -> Result<Opened> {
         let path = PathBuf::from(format!("/proc/{}/ns/{name}", self.pid));
         let fd = std::fs::File::open(&path).map_err(|source| crate::Error::File {

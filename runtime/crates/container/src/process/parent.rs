@@ -71,7 +71,7 @@ pub fn clone_init(
     let cloned = match user {
         Some(index) => {
             let user = inherited.joined.remove(index);
-            bootstrap::clone_in_user_namespace(&user, &request)
+            bootstrap::clone_in_user_namespace(&user, &[], &request)
         }
         None => clone_untraceable(&request).while_doing(action),
     };

@@ -185,7 +185,8 @@ impl Store {
     fn make_root(&self) -> Result<(), StoreError> {
         fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            // Sticky, so that nobody's tidying of a user's run directory takes it away (the XDG base directory specification).
+            .mode(0o1700)
             .create(&self.root)
             .map_err(|source| StoreError::Io {
                 action: "make",
