@@ -257,3 +257,41 @@ fn the_exit_code_of_an_error_is_one() -> Result<()> {
         runtime.run(&bundle, &scene.id("code"))?.code(1).map(drop)
     })
 }
+
+/// What a kernel lacks is said by the field's name, not by a mount that fails.
+#[test]
+fn labels_of_security_modules_that_are_not_there_are_refused_by_name() -> Result<()> {
+    Scene::play(|scene| {
+        let runtime = Runtime::new(scene)?;
+        let filesystems = std::fs::read_to_string("/proc/filesystems")?;
+        let has_apparmor = std::path::Path::new("/sys/module/apparmor").exists();
+        if !is_croze(&runtime) || filesystems.contains("selinuxfs") || has_apparmor {
+            return Ok(());
+        }
+        for (pointer, value, words) in [
+            (
+                "/linux/mountLabel",
+                "u:object_r:t:s0",
+                ["linux.mountLabel", "SELinux"],
+            ),
+            (
+                "/process/selinuxLabel",
+                "u:r:t:s0",
+                ["process.selinuxLabel", "SELinux"],
+            ),
+            (
+                "/process/apparmorProfile",
+                "nosuch",
+                ["process.apparmorProfile", "security module"],
+            ),
+        ] {
+            let mut config = spec::docker_like(&["/probe"]);
+            let (parent, key) = pointer.rsplit_once('/').context("a pointer")?;
+            config.pointer_mut(parent).context("there")?[key] = json!(value);
+            let name = key.to_lowercase();
+            let bundle = Bundle::new(scene, &name, &config)?;
+            runtime.run(&bundle, &scene.id(&name))?.failure(&words)?;
+        }
+        Ok(())
+    })
+}

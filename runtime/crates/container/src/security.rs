@@ -201,6 +201,27 @@ pub fn set_exec_labels(proc: BorrowedFd<'_>, labels: &LabelPlan) -> Result<()> {
     Ok(())
 }
 
+/// Checks that a host whose labels a spec asks for has such labels: without the check it would be a mount that fails, for no reason that
+/// could be seen.
+///
+/// # Errors
+/// The field that needs SELinux, where there is none.
+pub fn check_selinux(mount_label: Option<&str>, labels: &LabelPlan) -> Result<()> {
+    let mount_label = mount_label.filter(|label| !label.is_empty());
+    let field = match (mount_label, &labels.selinux) {
+        (Some(_), _) => "linux.mountLabel",
+        (None, Some(_)) => "process.selinuxLabel",
+        (None, None) => return Ok(()),
+    };
+    // The kernel registers it only where SELinux is enabled.
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if known.lines().any(|line| line.ends_with("\tselinuxfs")) {
+        return Ok(());
+    }
+    let feature = "SELinux is not enabled in this kernel";
+    Err(Error::MissingFeature { field, feature })
+}
+
 fn write_attribute(proc: BorrowedFd<'_>, files: &[&str], value: &str, field: &str) -> Result<()> {
     let own = thread_directory(proc)?;
     let mut last = Errno::NOENT;
@@ -208,9 +229,14 @@ fn write_attribute(proc: BorrowedFd<'_>, files: &[&str], value: &str, field: &st
         let inner = PathBuf::from(file.trim_start_matches("thread-self/"));
         match path::open_same_mount(own.as_fd(), &inner, OFlags::WRONLY) {
             Ok(fd) => {
-                return rustix::io::write(&fd, value.as_bytes())
-                    .map(drop)
-                    .while_doing(|| format!("set {field} {value:?} through `/proc/{file}`"));
+                let written = rustix::io::write(&fd, value.as_bytes()).map(drop);
+                // What a kernel says that has another security module, or none.
+                let hint = if matches!(written, Err(Errno::INVAL)) {
+                    " (is the security module enabled on this host?)"
+                } else {
+                    ""
+                };
+                return written.while_doing(|| format!("set {field} {value:?} through `/proc/{file}`{hint}"));
             }
             Err(error) => last = error.errno,
         }

@@ -196,7 +196,14 @@ pub(super) fn build(
         preserve_fds: request.preserve_fds.saturating_add(sockets),
     };
     let mut plan = Plan::new(id.as_str(), &loaded.spec, choices, &facts)?;
-    if !request.settings.rights.are_full() {
+    let mount_label = loaded
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.mount_label().as_deref());
+    security::check_selinux(mount_label, &plan.process.labels)?;
+    // systemd asks its user manager, which knows what it may do.
+    if request.settings.cgroup_driver == CgroupDriver::Cgroupfs && !request.settings.rights.are_full() {
         plan.cgroup = rootless::permitted(plan.cgroup)?;
     }
     if sockets > 0 {
