@@ -263,7 +263,7 @@ fn the_exit_code_of_an_error_is_one() -> Result<()> {
 fn labels_of_security_modules_that_are_not_there_are_refused_by_name() -> Result<()> {
     Scene::play(|scene| {
         let runtime = Runtime::new(scene)?;
-        let filesystems = std::fs::read_to_string("/proc/filesystems")?;
+        let filesystems = fs::read_to_string("/proc/filesystems")?;
         let has_apparmor = std::path::Path::new("/sys/module/apparmor").exists();
         if !is_croze(&runtime) || filesystems.contains("selinuxfs") || has_apparmor {
             return Ok(());
