@@ -270,11 +270,6 @@ fn labels_of_security_modules_that_are_not_there_are_refused_by_name() -> Result
         }
         for (pointer, value, words) in [
             (
-                "/linux/mountLabel",
-                "u:object_r:t:s0",
-                ["linux.mountLabel", "SELinux"],
-            ),
-            (
                 "/process/selinuxLabel",
                 "u:r:t:s0",
                 ["process.selinuxLabel", "SELinux"],

@@ -102,6 +102,16 @@ impl Manager {
     }
 }
 
+/// How many sockets a service manager has opened for this process, from descriptor 3 on: they are for the container. Who
+/// calls us in a process of its own cannot know our pid, and leaves it out.
+pub fn activation_sockets(variable: impl Fn(&str) -> Option<String>, own_pid: u32) -> u32 {
+    let number = |name| variable(name).and_then(|value| value.parse::<u32>().ok());
+    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+        (Some(pid), _) if pid != own_pid => 0,
+        (_, count) => count.unwrap_or(0),
+    }
+}
+
 /// Makes the directory that is bound into the container.
 ///
 /// # Errors
@@ -261,6 +271,25 @@ mod tests {
         for want in [&b"READY=1"[..], b"MAINPID=7"] {
             let length = service_manager.recv(&mut buffer).expect("told");
             assert_eq!(&buffer[..length], want);
+        }
+    }
+
+    #[test]
+    fn sockets_are_taken_only_by_whom_they_are_for() {
+        let cases = [
+            (Some("7"), Some("2"), 2),
+            (Some("8"), Some("2"), 0),
+            (None, Some("2"), 2),
+            (None, None, 0),
+            (Some("7"), Some("-1"), 0),
+            (Some("7"), None, 0),
+        ];
+        for (pid, count, expected) in cases {
+            let variable = |name: &str| {
+                let value = if name == "LISTEN_PID" { pid } else { count };
+                value.map(str::to_owned)
+            };
+            assert_eq!(activation_sockets(variable, 7), expected, "{pid:?} {count:?}");
         }
     }
 }

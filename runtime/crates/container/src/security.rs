@@ -201,18 +201,15 @@ pub fn set_exec_labels(proc: BorrowedFd<'_>, labels: &LabelPlan) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a host whose labels a spec asks for has such labels: without the check it would be a mount that fails, for no reason that
-/// could be seen.
+/// Checks that a host whose labels a process is to have knows such labels. (Mounts go without theirs there, as with runc.)
 ///
 /// # Errors
-/// The field that needs SELinux, where there is none.
-pub fn check_selinux(mount_label: Option<&str>, labels: &LabelPlan) -> Result<()> {
-    let mount_label = mount_label.filter(|label| !label.is_empty());
-    let field = match (mount_label, &labels.selinux) {
-        (Some(_), _) => "linux.mountLabel",
-        (None, Some(_)) => "process.selinuxLabel",
-        (None, None) => return Ok(()),
-    };
+/// There is no SELinux.
+pub fn check_selinux(labels: &LabelPlan) -> Result<()> {
+    if labels.selinux.is_none() {
+        return Ok(());
+    }
+    let field = "process.selinuxLabel";
     // The kernel registers it only where SELinux is enabled.
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if known.lines().any(|line| line.ends_with("\tselinuxfs")) {

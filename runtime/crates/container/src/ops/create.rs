@@ -189,19 +189,14 @@ pub(super) fn build(
     if label.is_some_and(|label| !label.is_empty()) && !facts.labels_mounts {
         warn("linux.mountLabel is ignored: this host has no SELinux");
     }
-    let sockets = activation_sockets(|name| std::env::var(name).ok(), std::process::id());
+    let sockets = notify::activation_sockets(|name| std::env::var(name).ok(), std::process::id());
     let choices = Choices {
         root_switch: request.root_switch,
         keyring: request.keyring,
         preserve_fds: request.preserve_fds.saturating_add(sockets),
     };
     let mut plan = Plan::new(id.as_str(), &loaded.spec, choices, &facts)?;
-    let mount_label = loaded
-        .spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.mount_label().as_deref());
-    security::check_selinux(mount_label, &plan.process.labels)?;
+    security::check_selinux(&plan.process.labels)?;
     // systemd asks its user manager, which knows what it may do.
     if request.settings.cgroup_driver == CgroupDriver::Cgroupfs && !request.settings.rights.are_full() {
         plan.cgroup = rootless::permitted(plan.cgroup)?;
@@ -256,16 +251,6 @@ pub(super) fn build(
         manager,
         moved,
     })
-}
-
-/// How many sockets a service manager has opened for this process, from descriptor 3 on: they are for the container. Who
-/// calls us in a process of its own cannot know our pid, and leaves it out.
-fn activation_sockets(variable: impl Fn(&str) -> Option<String>, own_pid: u32) -> u32 {
-    let number = |name| variable(name).and_then(|value| value.parse::<u32>().ok());
-    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
-        (Some(pid), _) if pid != own_pid => 0,
-        (_, count) => count.unwrap_or(0),
-    }
 }
 
 /// There exactly if the kernel runs with SELinux.
@@ -581,28 +566,4 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
         fs::remove_file(&temporary).ok();
         failed(source)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sockets_are_taken_only_by_whom_they_are_for() {
-        let cases = [
-            (Some("7"), Some("2"), 2),
-            (Some("8"), Some("2"), 0),
-            (None, Some("2"), 2),
-            (None, None, 0),
-            (Some("7"), Some("-1"), 0),
-            (Some("7"), None, 0),
-        ];
-        for (pid, count, expected) in cases {
-            let variable = |name: &str| {
-                let value = if name == "LISTEN_PID" { pid } else { count };
-                value.map(str::to_owned)
-            };
-            assert_eq!(activation_sockets(variable, 7), expected, "{pid:?} {count:?}");
-        }
-    }
 }
