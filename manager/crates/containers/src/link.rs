@@ -162,10 +162,21 @@ impl Link {
         }
     }
 
+    /// Waits until the start is over that the shim has said to be in progress, however it ends.
+    pub(crate) async fn wait_for_start(&mut self) -> Result<(), ContainersError> {
+        let wait = request::Body::Wait(wire::Wait {
+            exec_id: String::new(),
+            start: true,
+        });
+        let id = self.send(wait).await?;
+        self.receive(id).await.map(|_| ())
+    }
+
     /// Waits for the end of the container and then for the end of the shim, so that the run directory is free.
     pub(crate) async fn wait_for_end(&mut self) -> Result<wire::Exit, ContainersError> {
         let wait = request::Body::Wait(wire::Wait {
             exec_id: String::new(),
+            start: false,
         });
         let id = self.send(wait).await?;
         let reply::Body::Exit(exit) = self.receive(id).await? else {

@@ -44,6 +44,8 @@ enum ShimState {
         phase: Phase,
         process: ProcessIdentity,
         started_at: Option<String>,
+        /// The runtime's start is at work, for a daemon that is gone.
+        starting: bool,
     },
     /// It is there and does not answer.
     Silent(String),
@@ -68,6 +70,8 @@ struct Observed {
 enum Action {
     /// All is as recorded and somebody must wait for its end.
     Watch,
+    /// It is being started: how that ends must be seen, and its end.
+    Follow,
     /// It was started and that was not recorded; then watch.
     Began(ProcessIdentity, Option<String>),
     /// Its shim is dead and it lives: wait for the process itself.
@@ -95,9 +99,11 @@ fn plan(state: &State, observed: &Observed) -> Action {
                 phase: Phase::Running,
                 process,
                 started_at,
+                ..
             },
             State::Created | State::Exited { .. },
         ) => Action::Began(process.clone(), started_at.clone()),
+        (ShimState::Answers { starting: true, .. }, State::Created | State::Exited { .. }) => Action::Follow,
         (ShimState::Answers { .. }, _) => Action::Watch,
         (ShimState::Absent, State::Running { .. }) => match (&observed.exit, &observed.orphan) {
             (Some(last), _) => Action::Ended(last.clone()),
@@ -163,7 +169,8 @@ impl Containers {
             match result {
                 Ok(Action::Watch | Action::Began(..) | Action::Adopt(_)) => report.running.push(id),
                 Ok(Action::Ended(_) | Action::RanAgain(_) | Action::Lost) => report.ended.push(id),
-                Ok(Action::Sweep | Action::Nothing) => {}
+                // What is being started counts when it runs.
+                Ok(Action::Follow | Action::Sweep | Action::Nothing) => {}
                 Ok(Action::Unclear(reason)) | Err(reason) => {
                     // It may come to itself: then its end is seen.
                     self.watch_end(&id);
@@ -224,6 +231,7 @@ impl Containers {
                 Ok(status) => Some(ShimState::Answers {
                     phase: status.phase(),
                     process: observe::identity(status.pid, status.pid_start_ticks),
+                    starting: status.starting,
                     started_at: (status.started_unix_nanos > 0)
                         .then(|| link::rfc3339(status.started_unix_nanos)),
                 }),
@@ -249,6 +257,10 @@ impl Containers {
         let id = &container.id;
         match action {
             Action::Watch | Action::Adopt(_) => self.watch_end(id),
+            Action::Follow => {
+                self.watch_end(id);
+                self.follow_start(id);
+            }
             Action::Began(process, started_at) => {
                 let (process, started_at) = (process.clone(), started_at.clone());
                 self.change_live(id, move |container| {
@@ -290,6 +302,48 @@ impl Containers {
             Action::Unclear(_) | Action::Nothing => {}
         }
         Ok(())
+    }
+
+    /// Waits in the background for the end of a start that a former daemon asked for, and records what came of it. One that failed ends like
+    /// any other run: its watcher hears of it.
+    fn follow_start(&self, id: &ContainerId) {
+        let (containers, id) = (self.clone(), id.clone());
+        tokio::spawn(async move {
+            let Ok(container) = containers.get(&id) else {
+                return;
+            };
+            let seen = match Link::dial(&containers.run_dir(&id), container.name.as_str()).await {
+                Ok(mut link) => link.wait_for_start().await.map_err(|e| e.to_string()),
+                // Its end has been seen.
+                Err(DialError::Absent) => return,
+                Err(DialError::Unusable(reason)) => Err(reason),
+            };
+            let Ok(container) = containers.get(&id) else {
+                return;
+            };
+            let recorded = containers
+                .record_start(&container)
+                .await
+                .map_err(|e| e.to_string());
+            if let Err(error) = seen.and(recorded) {
+                tracing::error!(
+                    container = id.short(),
+                    error,
+                    "it cannot be seen whether it was started"
+                );
+            }
+        });
+    }
+
+    /// Records a start that the shim knows of and the record does not.
+    async fn record_start(&self, container: &Container) -> Result<()> {
+        let run = self.inner.run(&container.id).unwrap_or_default();
+        let observed = self.observe(container).await?;
+        match plan(&container.state, &observed) {
+            action @ Action::Began(..) => self.execute(container, run, &action).await,
+            // It failed or is over: the watcher's part.
+            _ => Ok(()),
+        }
     }
 
     /// Waits for the end of the present run in the background, unless somebody does already.
@@ -418,183 +472,5 @@ impl Containers {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn process(pid: u32) -> ProcessIdentity {
-        ProcessIdentity {
-            pid,
-            start_ticks: 1,
-            boot_id: "b".into(),
-        }
-    }
-
-    fn exited(code: u32) -> ExitStatus {
-        ExitStatus {
-            code,
-            finished_at: "t".into(),
-            unknown: false,
-            ..unknown_end()
-        }
-    }
-
-    fn nothing_there() -> Observed {
-        Observed {
-            shim: ShimState::Absent,
-            exit: None,
-            orphan: None,
-            leftovers: false,
-        }
-    }
-
-    #[test]
-    fn every_situation_has_its_action() {
-        let absent = nothing_there();
-        let answers = |phase| Observed {
-            shim: ShimState::Answers {
-                phase,
-                process: process(5),
-                started_at: Some("s".into()),
-            },
-            ..absent.clone()
-        };
-        let last = |was_started| LastRun {
-            status: exited(3),
-            was_started,
-            started_at: None,
-        };
-        let with_exit = Observed {
-            exit: Some(last(true)),
-            ..absent.clone()
-        };
-        let discarded = Observed {
-            exit: Some(last(false)),
-            ..absent.clone()
-        };
-        let orphaned = Observed {
-            orphan: Some(process(5)),
-            ..absent.clone()
-        };
-        let silent = Observed {
-            shim: ShimState::Silent("x".into()),
-            exit: Some(last(true)),
-            ..absent.clone()
-        };
-        let created = State::Created;
-        let running = State::Running { process: process(5) };
-        let over = State::Exited { status: exited(0) };
-        let dead = State::Dead { reason: "r".into() };
-        let leftovers = Observed {
-            leftovers: true,
-            ..absent.clone()
-        };
-        let table: [(&str, &State, &Observed, Action); 19] = [
-            ("prepared", &created, &answers(Phase::Created), Action::Watch),
-            (
-                "crash between start and record",
-                &created,
-                &answers(Phase::Running),
-                Action::Began(process(5), Some("s".into())),
-            ),
-            (
-                "the same, second run",
-                &over,
-                &answers(Phase::Running),
-                Action::Began(process(5), Some("s".into())),
-            ),
-            ("runs", &running, &answers(Phase::Running), Action::Watch),
-            ("ends just now", &running, &answers(Phase::Exited), Action::Watch),
-            (
-                "ended while the daemon was away",
-                &running,
-                &with_exit,
-                Action::Ended(last(true)),
-            ),
-            ("shim killed", &running, &orphaned, Action::Adopt(process(5))),
-            ("host rebooted", &running, &absent, Action::Lost),
-            (
-                "silent shim, whatever else",
-                &running,
-                &silent,
-                Action::Unclear("x".into()),
-            ),
-            (
-                "silent shim of a created one",
-                &created,
-                &silent,
-                Action::Unclear("x".into()),
-            ),
-            (
-                "ran and ended unrecorded",
-                &created,
-                &with_exit,
-                Action::Ended(last(true)),
-            ),
-            ("discarded, never started", &created, &discarded, Action::Nothing),
-            ("never prepared", &created, &absent, Action::Nothing),
-            ("crash while preparing", &created, &leftovers, Action::Sweep),
-            ("over", &over, &absent, Action::Nothing),
-            ("over, its record still there", &over, &with_exit, Action::Nothing),
-            ("over, yet something runs", &over, &orphaned, Action::Sweep),
-            (
-                "over, shim about to leave",
-                &over,
-                &answers(Phase::Exited),
-                Action::Watch,
-            ),
-            ("dead", &dead, &absent, Action::Nothing),
-        ];
-        for (name, state, observed, expected) in table {
-            assert_eq!(plan(state, observed), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_later_run_that_nobody_recorded_is_told_by_its_end() {
-        let at = |time: &str, code| ExitStatus {
-            finished_at: time.into(),
-            ..exited(code)
-        };
-        let recorded = State::Exited {
-            status: at("2026-01-01T12:00:00Z", 0),
-        };
-        let table = [
-            ("its own exit record", "2026-01-01T12:00:00Z", true, false),
-            (
-                "its start failed, recorded after its shim",
-                "2026-01-01T11:00:00Z",
-                true,
-                false,
-            ),
-            (
-                "a second run began and ended unrecorded",
-                "2026-01-01T12:00:00.5Z",
-                true,
-                true,
-            ),
-            (
-                "prepared a second time, and discarded",
-                "2026-01-01T13:00:00Z",
-                false,
-                false,
-            ),
-            ("unreadable", "yesterday", true, false),
-        ];
-        for (name, time, was_started, ran_again) in table {
-            let last = LastRun {
-                status: at(time, 3),
-                was_started,
-                started_at: None,
-            };
-            let observed = Observed {
-                exit: Some(last.clone()),
-                ..nothing_there()
-            };
-            let expected = match ran_again {
-                true => Action::RanAgain(last),
-                false => Action::Nothing,
-            };
-            assert_eq!(plan(&recorded, &observed), expected, "{name}");
-        }
-    }
-}
+#[path = "recovery_tests.rs"]
+mod tests;

@@ -22,7 +22,7 @@ pub enum Remains {
     Nothing,
     /// A shim waits to execute the command: prepared, not started.
     Prepared,
-    /// A shim is there that runs the command, is about to leave, or does not answer.
+    /// A shim is there that runs the command, is starting it, is about to leave, or does not answer.
     Busy,
 }
 
@@ -46,7 +46,7 @@ impl Containers {
                 }
                 Err(DialError::Unusable(_)) => Remains::Busy,
                 Ok(mut link) => match link.status().await {
-                    Ok(status) if status.phase() == Phase::Created => Remains::Prepared,
+                    Ok(status) if status.phase() == Phase::Created && !status.starting => Remains::Prepared,
                     // In doubt it is in use.
                     Ok(_) | Err(_) => Remains::Busy,
                 },
@@ -65,7 +65,10 @@ impl Containers {
         let Ok(mut link) = Link::dial(&self.run_dir(id), container.name.as_str()).await else {
             return Ok(false);
         };
-        if link.status().await?.phase() != Phase::Created {
+        let status = link.status().await?;
+        if status.phase() != Phase::Created || status.starting {
+            // A start that a former daemon asked for, and which nobody has recorded.
+            self.reconcile(&container).await?;
             return Ok(false);
         }
         link.ask(request::Body::Discard(wire::Discard {})).await?;

@@ -157,6 +157,9 @@ impl Shim {
             }
         };
         self.reply(client, request, body);
+        for (client, request) in std::mem::take(&mut self.start_waiters) {
+            self.reply(client, request, reply::Body::Done(Done {}));
+        }
     }
 
     fn exec_began(&mut self, key: u32, outcome: Result<(), String>) {

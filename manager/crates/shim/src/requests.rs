@@ -42,6 +42,7 @@ impl Shim {
             request::Body::Status(_) => self.status(client, id),
             request::Body::Start(_) => self.start(client, id),
             request::Body::Signal(signal) => self.signal(client, id, signal.number, &signal.exec_id),
+            request::Body::Wait(wait) if wait.start => self.wait_for_start(client, id),
             request::Body::Wait(wait) => self.wait_request(client, id, &wait.exec_id),
             request::Body::Resize(resize) => {
                 let size = (clamp(resize.rows), clamp(resize.columns));
@@ -106,6 +107,7 @@ impl Shim {
                 .map(|p| p.exec_id.clone())
                 .collect(),
             exit: init.and_then(|p| p.ended.as_ref()).map(exit_message),
+            starting: self.is_starting(),
         };
         self.reply(client, id, reply::Body::Status(status));
     }
@@ -125,6 +127,21 @@ impl Shim {
         ) {
             Ok(call) => self.calls.push(call),
             Err(error) => self.fail(client, id, FailureKind::Internal, "start", &error.to_string()),
+        }
+    }
+
+    /// Whether the runtime's start is at work.
+    fn is_starting(&self) -> bool {
+        self.calls
+            .iter()
+            .any(|call| matches!(call.verb, Verb::Start { .. }))
+    }
+
+    fn wait_for_start(&mut self, client: u64, id: u64) {
+        if self.is_starting() {
+            self.start_waiters.push((client, id));
+        } else {
+            self.reply(client, id, reply::Body::Done(Done {}));
         }
     }
 
@@ -278,7 +295,7 @@ impl Shim {
 
     /// Ends a container that was never started; `done` says that it will be gone when the connection is.
     fn discard(&mut self, client: u64, id: u64) {
-        if self.stage != Stage::Created {
+        if self.stage != Stage::Created || self.is_starting() {
             return self.refuse(client, id, "discard", "the container was started");
         }
         self.discard_prepared();

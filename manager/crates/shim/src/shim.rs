@@ -60,6 +60,8 @@ pub(crate) struct Shim {
     pub(crate) processes: Vec<Process>,
     pub(crate) clients: Vec<Client>,
     pub(crate) calls: Vec<Call>,
+    /// Who waits for the end of the start that is in progress: client and request.
+    pub(crate) start_waiters: Vec<(u64, u64)>,
     pub(crate) log: Log,
     pub(crate) started_nanos: i64,
     pub(crate) next_process: u32,
@@ -107,6 +109,7 @@ impl Shim {
             processes: vec![init],
             clients: Vec::new(),
             calls: vec![call],
+            start_waiters: Vec::new(),
             log,
             started_nanos: 0,
             next_process: INIT + 1,

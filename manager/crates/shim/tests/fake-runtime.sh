@@ -23,6 +23,8 @@ create)
     ;;
 start)
     [ -e fail-start ] && fail "cannot start"
+    # A start that takes its time: until somebody opens the gate.
+    [ -p gate ] && read -r _ <gate
     echo go >start.fifo
     ;;
 exec)

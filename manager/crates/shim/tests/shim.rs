@@ -157,6 +157,7 @@ impl Client {
     fn wait(&mut self) -> wire::Exit {
         match self.ask(request::Body::Wait(wire::Wait {
             exec_id: String::new(),
+            start: false,
         })) {
             reply::Body::Exit(exit) => exit,
             other => panic!("{other:?}"),
@@ -272,6 +273,49 @@ fn signals_and_discard() {
         client.ask(request::Body::Discard(wire::Discard {})),
         reply::Body::Done(_)
     ));
+    assert_eq!(lab.end()["code"], 137);
+}
+
+#[test]
+fn who_comes_while_it_is_started_hears_when_that_is_over() {
+    let mut lab = Lab::launched("exec sleep 1000");
+    let gate = lab.path("run/gate");
+    assert!(Command::new("mkfifo").arg(&gate).status().unwrap().success());
+    let mut first = lab.client();
+    first.send(request::Body::Start(wire::Start {}));
+    // The one who asked is gone, as a daemon that was killed; the question is behind the start in the shim's queue.
+    let status = first.ask(request::Body::Status(wire::Status {}));
+    assert!(
+        matches!(&status, reply::Body::Status(s) if s.starting && s.phase() == wire::Phase::Created),
+        "{status:?}"
+    );
+    drop(first);
+    let mut second = lab.client();
+    let discard = second.ask(request::Body::Discard(wire::Discard {}));
+    assert!(matches!(discard, reply::Body::Failure(_)), "{discard:?}");
+    let wait = || {
+        request::Body::Wait(wire::Wait {
+            exec_id: String::new(),
+            start: true,
+        })
+    };
+    let waiting = second.send(wait());
+    fs::write(&gate, "go\n").unwrap();
+    let over = read_frame(&mut second.stream).unwrap();
+    assert_eq!(over.id, waiting);
+    assert!(matches!(over.body, Some(reply::Body::Done(_))), "{over:?}");
+    let status = second.ask(request::Body::Status(wire::Status {}));
+    assert!(
+        matches!(&status, reply::Body::Status(s) if !s.starting && s.phase() == wire::Phase::Running),
+        "{status:?}"
+    );
+    // Nothing is in progress any more.
+    assert!(matches!(second.ask(wait()), reply::Body::Done(_)));
+    let kill = wire::Signal {
+        number: 9,
+        exec_id: String::new(),
+    };
+    second.ask(request::Body::Signal(kill));
     assert_eq!(lab.end()["code"], 137);
 }
 
