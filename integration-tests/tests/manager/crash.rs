@@ -218,16 +218,20 @@ fn what_a_shim_that_stays_holds_up_is_cleaned_up_when_it_leaves() -> Result<()> 
                 .context("the shim's pid")?,
         );
         let shim = nix::unistd::Pid::from_raw(i32::try_from(shim)?);
-        // It is stopped as soon as it has written the end down: so late that the end is known, so early that it is still there.
+        // It is stopped as soon as the daemon knows of the end; by then it may have left already, and all is done.
         let record = stage.daemon.root().join("containers");
         let record = std::fs::read_dir(record)?
             .next()
             .context("its directory")??
             .path();
         let asked = scene.start(stage.daemon.command(&["wait", "held"])?)?;
+        let events = scene.start(stage.daemon.command(&["events", "--since", "1h"])?)?;
+        wait_until("the events are heard", SOON, || {
+            Ok(events.stdout().contains(" start ").then_some(()))
+        })?;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL)?;
-        wait_until("the end is written down", SOON, || {
-            Ok((record.join("exit.json").exists() || !record.exists()).then_some(()))
+        wait_until("the end is known", SOON, || {
+            Ok(events.stdout().contains(" die ").then_some(()))
         })?;
         let _it_may_have_left = nix::sys::signal::kill(shim, nix::sys::signal::SIGSTOP);
         let told = wait_until(
