@@ -123,14 +123,15 @@ impl<'scene> NetworkNamespace<'scene> {
         Ok((output.ended == crate::output::Ended::Code(0)).then(|| output.stdout.trim().to_owned()))
     }
 
-    /// Interfaces, routes, rules and settings: everything that a daemon might leave behind.
+    /// Interfaces, routes, rules and settings: everything that a daemon might leave behind. Whether a link has come up yet is the kernel's matter.
     ///
     /// # Errors
     /// `ip`, `nft` or `sysctl` is missing.
     pub fn traces(&self) -> Result<String> {
         let settings = "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding";
-        let lines =
-            format!("ip -o link | cut -d' ' -f2; ip route; ip -6 route; nft list ruleset; {settings}");
+        let lines = format!(
+            "ip -o link | cut -d' ' -f2; (ip route; ip -6 route) | sed 's/ linkdown//'; nft list ruleset; {settings}"
+        );
         Ok(self.sh(&lines)?.stdout)
     }
 }

@@ -42,11 +42,14 @@ fn ports_go_on_working_without_the_daemon_and_after_it_came_back() -> Result<()>
         })?;
         stage.daemon.launch()?;
         answers()?;
-        let rules = stage.host.sh("nft list ruleset; ip -o link")?.stdout;
-        assert!(
-            !rules.contains("9090") && rules.matches("cz").count() == 1,
-            "{rules}"
-        );
+        wait_until(
+            "its rules and its interface are gone",
+            Duration::from_secs(10),
+            || {
+                let rules = stage.host.sh("nft list ruleset; ip -o link")?.stdout;
+                Ok((!rules.contains("9090") && rules.matches("cz").count() == 1).then_some(()))
+            },
+        )?;
         // Its container and port are there as before.
         let refused = stage.daemon.croze(&[
             "run",

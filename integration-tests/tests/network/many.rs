@@ -1,7 +1,7 @@
 //! Many containers, one after the other and side by side: nothing of them stays.
 
 use anyhow::Result;
-use croze_integration_tests::Scene;
+use croze_integration_tests::{Scene, wait_until};
 
 use crate::Stage;
 
@@ -50,8 +50,15 @@ fn many_containers_come_and_go_and_nothing_stays() -> Result<()> {
             stage.daemon.ok(&words)?;
             made += some;
         }
-        let rules = stage.host.sh("nft list ruleset; ip -o link")?.stdout;
-        assert!(!rules.contains("elements") && !rules.contains("cz"), "{rules}");
+        // Interfaces go right after the containers.
+        wait_until(
+            "all interfaces are gone",
+            std::time::Duration::from_secs(10),
+            || {
+                let rules = stage.host.sh("nft list ruleset; ip -o link")?.stdout;
+                Ok((!rules.contains("elements") && !rules.contains("cz")).then_some(()))
+            },
+        )?;
         stage.daemon.stop()?;
         assert_eq!(stage.host.traces()?, before);
         for directory in ["netns", "network/endpoints"] {

@@ -84,7 +84,9 @@ fn what_was_moved_is_back_after_a_failure() -> Result<()> {
         }
         let host = NetworkNamespace::new(scene)?;
         host.sh(PAIR)?;
-        let before = host.sh("ip -o address | sort -k2 | sed 's/^[0-9]*: //'")?.stdout;
+        let before = host
+            .sh("ip -o address | sort -k2 | sed 's/^[0-9]*: //; s/ tentative//'")?
+            .stdout;
         let cases = [
             (json!({ "give0": { "name": "in0" } }), "/no/such/command"),
             (
@@ -102,7 +104,9 @@ fn what_was_moved_is_back_after_a_failure() -> Result<()> {
             let mut run = runtime.open_command("run", &bundle);
             run.arg(scene.id(&name));
             scene.run(host.enter(&run))?.failure(&[words])?;
-            let after = host.sh("ip -o address | sort -k2 | sed 's/^[0-9]*: //'")?.stdout;
+            let after = host
+                .sh("ip -o address | sort -k2 | sed 's/^[0-9]*: //; s/ tentative//'")?
+                .stdout;
             assert_eq!(after, before, "{words}");
         }
         Ok(())

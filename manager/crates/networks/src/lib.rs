@@ -11,11 +11,12 @@
 //!
 //! How a container gets its network: [`Networks::attach`] takes addresses from the pool, binds the ports, makes and pins the namespace,
 //! and lets the packet filter lead the ports there; the OCI spec joins the namespace by path. When the container's first process exists,
-//! [`Networks::serve_ports`] gives the sockets to the port proxy. [`Networks::detach`] takes everything back.
+//! [`Networks::serve_ports`] gives the sockets to the port proxy. [`Networks::detach`] takes everything back:
+//! the ports before it returns, the interface soon after.
 //!
 //! | layer | module |
 //! |---|---|
-//! | what the verbs do, in which order, with which undo | `service` (a container's), `serving` (its ports'), `lifecycle` (the network's), `recovery`, `rebuild` |
+//! | what the verbs do, in which order, with which undo | `service` (a container's), `leaving` (its end), `serving` (its ports'), `lifecycle` (the network's), `recovery`, `rebuild` |
 //! | decisions: subnet and addresses, rules, what recovery does (pure) | `address`, `rules`, `plan` |
 //! | the kernel | `netlink`, `bridge`, `namespace`, `ports`, `forwarding`, `forget`, `tables`, `watch` |
 //! | what is there of others | `foreign`, `holder` |
@@ -41,6 +42,7 @@ mod foreign;
 mod forget;
 mod forwarding;
 mod holder;
+mod leaving;
 mod lifecycle;
 mod namespace;
 mod netlink;

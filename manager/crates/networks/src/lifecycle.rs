@@ -251,7 +251,7 @@ impl Networks {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         drop(watch);
-        let mut state = self.state();
+        let mut state = self.settled();
         state.closed = true;
         let connected = self.table().endpoints.len();
         if connected > 0 {

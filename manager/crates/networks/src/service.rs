@@ -1,4 +1,4 @@
-//! A container's connection: attached, and taken back.
+//! A container's connection: how it is attached, and what is known of it. How it is taken back: [`crate::leaving`].
 //!
 //! | lock | guards | held |
 //! |---|---|---|
@@ -22,8 +22,6 @@ use crate::address::{Mac, Pool, Subnet};
 use crate::bridge::Mark;
 use crate::error::NetworkError;
 use crate::namespace::{self, Wanted};
-use crate::netlink::route;
-use crate::netlink::{Family, Socket};
 use crate::ports::{self, Bound};
 use crate::records::{Address, Endpoint, HostRecord, NetworkRecord};
 use crate::recovery::Inherited;
@@ -32,7 +30,7 @@ use crate::serving::Served;
 use crate::settings::{AttachRequest, NetworkFacts, Settings};
 use crate::tables::Filter;
 use crate::watch::Watch;
-use crate::{foreign, forget, plan, proxy};
+use crate::{foreign, forget, plan};
 
 pub(crate) type Result<T, E = NetworkError> = std::result::Result<T, E>;
 
@@ -57,7 +55,7 @@ pub(crate) struct Inner {
     pub(crate) state: Mutex<State>,
     pub(crate) table: RwLock<Table>,
     /// Told whenever a container has left.
-    left: Condvar,
+    pub(crate) left: Condvar,
     /// Ends with the network, or with this.
     pub(crate) watch: Mutex<Option<Watch>>,
 }
@@ -65,8 +63,10 @@ pub(crate) struct Inner {
 /// What can be asked at any time.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    /// Connected containers.
+    /// Connected containers, and those in `gone`.
     pub(crate) endpoints: BTreeMap<ContainerId, Endpoint>,
+    /// Those whose ports are free already, while the kernel still takes their interfaces away: nobody is told of them.
+    pub(crate) gone: BTreeSet<ContainerId>,
     /// Those of the network, as chosen the last time.
     pub(crate) subnets: Vec<Subnet>,
 }
@@ -79,7 +79,11 @@ pub(crate) struct State {
     /// What an earlier daemon left, until recovery has looked at it.
     pub(crate) inherited: Inherited,
     /// Containers whose connection is being taken back.
-    leaving: BTreeSet<ContainerId>,
+    pub(crate) leaving: BTreeSet<ContainerId>,
+    /// Those of them whose ports are free, for the thread that does the rest.
+    pub(crate) departures: Vec<Endpoint>,
+    /// Whether there is such a thread.
+    pub(crate) is_clearing: bool,
     /// Bound sockets that no proxy has yet.
     pub(crate) pending: BTreeMap<ContainerId, Vec<Bound>>,
     /// For whom ports are served.
@@ -173,24 +177,23 @@ impl Networks {
         result
     }
 
-    /// Addresses, and a place among the endpoints.
+    /// Addresses, and a place among the endpoints. What is not to be had while containers are leaving is asked for again when they have left.
     fn lease(&self, id: &ContainerId, request: &AttachRequest) -> Result<(Endpoint, u32)> {
         let mut state = self.state();
-        self.bring_up(&mut state)?;
-        let up = state.up.as_mut().ok_or(NetworkError::Interrupted)?;
-        let ipv4 = take(&mut up.pool, request.ipv4.map(IpAddr::V4))?;
-        let ipv6 = match (&mut up.pool6, request.ipv6) {
-            (Some(pool), wanted) => take(pool, wanted.map(IpAddr::V6)).map(Some),
-            (None, Some(wanted)) => Err(NetworkError::NoIpv6 {
-                address: wanted.into(),
-            }),
-            (None, None) => Ok(None),
-        };
-        let ipv6 = match ipv6 {
-            Ok(ipv6) => ipv6,
-            Err(error) => {
-                up.pool.free(ipv4.address);
-                return Err(error);
+        let (ipv4, ipv6, bridge) = loop {
+            self.bring_up(&mut state)?;
+            let others_leave = !state.leaving.is_empty();
+            let up = state.up.as_mut().ok_or(NetworkError::Interrupted)?;
+            match take_both(up, request) {
+                Err(_) if others_leave => {
+                    state = self
+                        .inner
+                        .left
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+                Err(error) => return Err(error),
+                Ok((ipv4, ipv6)) => break (ipv4, ipv6, up.bridge),
             }
         };
         let own_mac = match ipv4.address {
@@ -209,8 +212,8 @@ impl Networks {
             ports: Vec::new(),
             proxy: None,
         };
-        let bridge = up.bridge;
         self.table_mut().endpoints.insert(id.clone(), endpoint.clone());
+        drop(state);
         Ok((endpoint, bridge))
     }
 
@@ -252,68 +255,12 @@ impl Networks {
         Ok(endpoint)
     }
 
-    /// Takes a container's connection back; when this returns its ports are free. One that is not connected is no error.
-    pub fn detach(&self, id: &ContainerId) {
-        self.release(id);
-    }
-
-    /// Everything that an endpoint has is taken back, whatever fails; what failed is logged, and found again by recovery.
-    pub(crate) fn release(&self, id: &ContainerId) {
-        drop(self.wait_for_leaving(id));
-        let (endpoint, child) = {
-            let mut state = self.state();
-            let Some(endpoint) = self.endpoint(id) else {
-                return;
-            };
-            state.leaving.insert(id.clone());
-            state.inherited.claim(id);
-            state.pending.remove(id);
-            state.served.remove(id);
-            if let Some(up) = &mut state.up {
-                note(id, up.filter.withdraw(&mappings(&endpoint)));
-            }
-            (endpoint, state.children.remove(id))
-        };
-        self.unguard(id);
-        if let Some(mark) = endpoint.proxy {
-            note(id, proxy::stop(mark, child));
-        }
-        note(
-            id,
-            Socket::open(Family::Route).and_then(|mut s| route::remove_link(&mut s, &endpoint.interface)),
-        );
-        // Nothing more comes from it, and nothing that is remembered shall lead to the next one that has its address.
-        note(id, forget::endpoint(&endpoint));
-        note(id, namespace::remove(&endpoint.namespace));
-        let forgotten = self.inner.endpoints.remove(id.as_str());
-        note(id, forgotten.map(drop).map_err(NetworkError::from));
-        let mut state = self.state();
-        if let Some(up) = &mut state.up {
-            // Brought up since the beginning of this, it has been told of these ports.
-            note(id, up.filter.withdraw(&mappings(&endpoint)));
-            up.pool.free(endpoint.ipv4.address);
-            if let (Some(pool), Some(ipv6)) = (&mut up.pool6, endpoint.ipv6) {
-                pool.free(ipv6.address);
-            }
-        }
-        self.table_mut().endpoints.remove(id);
-        state.leaving.remove(id);
-        drop(state);
-        self.inner.left.notify_all();
-    }
-
-    /// The state, when this container is not about to leave.
-    fn wait_for_leaving(&self, id: &ContainerId) -> MutexGuard<'_, State> {
-        self.inner
-            .left
-            .wait_while(self.state(), |state| state.leaving.contains(id))
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A container's connection. Never waits for the kernel.
     #[must_use]
     pub fn endpoint(&self, id: &ContainerId) -> Option<Endpoint> {
-        self.table().endpoints.get(id).cloned()
+        let table = self.table();
+        let endpoint = table.endpoints.get(id)?;
+        (!table.gone.contains(id)).then(|| endpoint.clone())
     }
 
     /// The default network as it is. Never waits for the kernel.
@@ -329,7 +276,12 @@ impl Networks {
                 .map(|subnet| (*subnet, Pool::new(*subnet).gateway()))
                 .collect(),
             mtu: self.inner.settings.bridge.mtu,
-            endpoints: table.endpoints.values().cloned().collect(),
+            endpoints: table
+                .endpoints
+                .values()
+                .filter(|endpoint| !table.gone.contains(&endpoint.container))
+                .cloned()
+                .collect(),
         }
     }
 
@@ -347,7 +299,7 @@ impl Networks {
         self.inner.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everybody who is connected.
+    /// Everybody who is connected, or has an interface still.
     pub(crate) fn connected(&self) -> Vec<Endpoint> {
         self.table().endpoints.values().cloned().collect()
     }
@@ -370,6 +322,21 @@ impl Networks {
             .filter_map(|entry| entry.file_name().into_string().ok())
             .collect())
     }
+}
+
+fn take_both(up: &mut Up, request: &AttachRequest) -> Result<(Address, Option<Address>)> {
+    let ipv4 = take(&mut up.pool, request.ipv4.map(IpAddr::V4))?;
+    let ipv6 = match (&mut up.pool6, request.ipv6) {
+        (Some(pool), wanted) => take(pool, wanted.map(IpAddr::V6)).map(Some),
+        (None, Some(wanted)) => Err(NetworkError::NoIpv6 {
+            address: wanted.into(),
+        }),
+        (None, None) => Ok(None),
+    };
+    if ipv6.is_err() {
+        up.pool.free(ipv4.address);
+    }
+    Ok((ipv4, ipv6?))
 }
 
 fn take(pool: &mut Pool, wanted: Option<IpAddr>) -> Result<Address> {

@@ -236,3 +236,43 @@ fn an_interface_of_the_bridges_name_and_a_foreign_firewall_are_told() {
         .to_string();
     assert!(error.contains("croze0 exists and is no bridge"), "{error}");
 }
+
+#[test]
+fn nobody_waits_for_an_interface_but_who_wants_what_it_holds() {
+    let world = World::new();
+    let before = world.traces();
+    // Five addresses, for more containers than that, one right after the other; and one that comes back at once, with its own.
+    let networks = world.open_with(BridgeSettings {
+        subnet: Some("10.77.0.0/29".parse().unwrap()),
+        ..BridgeSettings::default()
+    });
+    for n in (1..=12).chain([12, 12]) {
+        let endpoint = world.attach(&networks, n, &["8080:80"]);
+        let left = networks.clone();
+        world.host.run(move || left.detach(&endpoint.container));
+        assert!(networks.endpoint(&crate::world::id(n)).is_none());
+        assert!(networks.facts().endpoints.is_empty());
+        let port = world
+            .host
+            .run(|| std::net::TcpListener::bind("0.0.0.0:8080").map(drop));
+        assert!(port.is_ok(), "{port:?}");
+    }
+    let endpoint = world.attach(&networks, 1, &[]);
+    let wanted = Some(match endpoint.ipv4.address {
+        std::net::IpAddr::V4(address) => address,
+        std::net::IpAddr::V6(_) => unreachable!(),
+    });
+    let left = networks.clone();
+    world.host.run(move || left.detach(&endpoint.container));
+    let again = croze_networks::AttachRequest {
+        ipv4: wanted,
+        ..request(2, &[])
+    };
+    let again = world.try_attach(&networks, 2, again).unwrap();
+    let left = networks.clone();
+    world.host.run(move || left.detach(&again.container));
+    // The end waits for the rest.
+    world.close(&networks);
+    assert_eq!(world.traces(), before);
+    assert_eq!(world.pinned(), 0);
+}

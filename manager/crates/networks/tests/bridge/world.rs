@@ -230,7 +230,10 @@ impl World {
 
     pub(crate) fn detach(&self, networks: &Networks, n: u8) {
         let networks = networks.clone();
-        self.host.run(move || networks.detach(&id(n)));
+        self.host.run(move || {
+            networks.detach(&id(n));
+            networks.settle();
+        });
     }
 
     pub(crate) fn recover(&self, networks: &Networks, live: &[u8]) {
@@ -254,10 +257,12 @@ impl World {
         self.host.sh("nft list ruleset")
     }
 
-    /// Everything of the host's network that a daemon might leave behind.
+    /// Everything of the host's network that a daemon might leave behind. Whether a link has come up yet is the kernel's matter.
     pub(crate) fn traces(&self) -> String {
         let sysctls = "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv6.conf.out0.accept_ra net.ipv6.conf.default.accept_ra";
-        let line = format!("ip -o link | cut -d' ' -f2; ip route; ip -6 route; nft list ruleset; {sysctls}");
+        let line = format!(
+            "ip -o link | cut -d' ' -f2; (ip route; ip -6 route) | sed 's/ linkdown//'; nft list ruleset; {sysctls}"
+        );
         self.host.sh(&line)
     }
 

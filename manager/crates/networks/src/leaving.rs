@@ -1,0 +1,158 @@
+//! A container's connection, taken back: first what others may want at once, then what takes the kernel long.
+//!
+//! ```text
+//!   detach ── rules withdrawn ── proxy ended, ports free ── returns
+//!                                        └─▶ one thread: unpinned ── interface removed ── conntrack forgets ── record removed ── addresses free
+//! ```
+//!
+//! Removing an interface costs some ten milliseconds, in which the kernel waits until no processor looks at it any more: nobody has to wait for
+//! that but who wants what it holds. The same container's next connection does, an address that is not free yet, and the daemon's end. Until all
+//! is done the record stays: what a killed daemon has not come to is found by recovery.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use croze_model::ContainerId;
+
+use crate::netlink::route;
+use crate::netlink::{Family, Socket};
+use crate::records::Endpoint;
+use crate::service::{Networks, Result, State, mappings, note};
+use crate::{forget, namespace, proxy};
+
+impl Networks {
+    /// Takes a container's connection back; when this returns its ports are free, and nobody is told of it any more. One that is not connected
+    /// is no error.
+    pub fn detach(&self, id: &ContainerId) {
+        let Some(endpoint) = self.free_ports(id) else {
+            return;
+        };
+        let mut state = self.state();
+        state.departures.push(endpoint);
+        if std::mem::replace(&mut state.is_clearing, true) {
+            return;
+        }
+        drop(state);
+        let networks = self.clone();
+        let thread = std::thread::Builder::new()
+            .name("departures".into())
+            .spawn(move || networks.clear_departures());
+        if let Err(error) = thread {
+            tracing::warn!(%error, "no thread to be had: the interface is removed meanwhile");
+            self.clear_departures();
+        }
+    }
+
+    /// The whole of it at once: everything that an endpoint has is taken back, whatever fails; what failed is logged, and found again by recovery.
+    pub(crate) fn release(&self, id: &ContainerId) {
+        if let Some(endpoint) = self.free_ports(id) {
+            let unpinned = namespace::remove(&endpoint.namespace);
+            note(id, unpinned);
+            self.clear(&endpoint);
+        }
+    }
+
+    /// Waits until everything that has left is gone from the kernel, too.
+    pub fn settle(&self) {
+        drop(self.settled());
+    }
+
+    pub(crate) fn settled(&self) -> MutexGuard<'_, State> {
+        self.inner
+            .left
+            .wait_while(self.state(), |state| !state.leaving.is_empty())
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, when this container is not about to leave.
+    pub(crate) fn wait_for_leaving(&self, id: &ContainerId) -> MutexGuard<'_, State> {
+        self.inner
+            .left
+            .wait_while(self.state(), |state| state.leaving.contains(id))
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives what is left to do; `None`: it is not connected, or somebody else has freed them.
+    fn free_ports(&self, id: &ContainerId) -> Option<Endpoint> {
+        let (endpoint, child) = {
+            // Whoever is at it shall be done with this half.
+            let busy = |state: &mut State| state.leaving.contains(id) && !self.table().gone.contains(id);
+            let mut state = self
+                .inner
+                .left
+                .wait_while(self.state(), busy)
+                .unwrap_or_else(PoisonError::into_inner);
+            let endpoint = self.endpoint(id)?;
+            state.leaving.insert(id.clone());
+            state.inherited.claim(id);
+            state.pending.remove(id);
+            state.served.remove(id);
+            if let Some(up) = &mut state.up {
+                note(id, up.filter.withdraw(&mappings(&endpoint)));
+            }
+            (endpoint, state.children.remove(id))
+        };
+        self.unguard(id);
+        if let Some(mark) = endpoint.proxy {
+            note(id, proxy::stop(mark, child));
+        }
+        let state = self.state();
+        self.table_mut().gone.insert(id.clone());
+        drop(state);
+        self.inner.left.notify_all();
+        Some(endpoint)
+    }
+
+    fn clear_departures(&self) {
+        loop {
+            let departures = {
+                let mut state = self.state();
+                state.is_clearing = !state.departures.is_empty();
+                std::mem::take(&mut state.departures)
+            };
+            if departures.is_empty() {
+                return;
+            }
+            // All first: of namespaces that end together the kernel removes the interfaces together.
+            for endpoint in &departures {
+                note(&endpoint.container, namespace::remove(&endpoint.namespace));
+            }
+            for endpoint in &departures {
+                self.clear(endpoint);
+            }
+        }
+    }
+
+    /// What is left when the namespace is unpinned.
+    fn clear(&self, endpoint: &Endpoint) {
+        let id = &endpoint.container;
+        // Somebody else may be in the namespace still, and keep it.
+        note(
+            id,
+            Socket::open(Family::Route).and_then(|mut s| route::remove_link(&mut s, &endpoint.interface)),
+        );
+        // Nothing more comes from it, and nothing that is remembered shall lead to the next one that has its address.
+        note(id, forget::endpoint(endpoint));
+        note(id, self.forget_endpoint(id));
+        let mut state = self.state();
+        if let Some(up) = &mut state.up {
+            // Brought up since the beginning of this, it has been told of these ports.
+            note(id, up.filter.withdraw(&mappings(endpoint)));
+            up.pool.free(endpoint.ipv4.address);
+            if let (Some(pool), Some(ipv6)) = (&mut up.pool6, endpoint.ipv6) {
+                pool.free(ipv6.address);
+            }
+        }
+        let mut table = self.table_mut();
+        table.endpoints.remove(id);
+        table.gone.remove(id);
+        drop(table);
+        state.leaving.remove(id);
+        drop(state);
+        self.inner.left.notify_all();
+    }
+
+    fn forget_endpoint(&self, id: &ContainerId) -> Result<()> {
+        self.inner.endpoints.remove(id.as_str())?;
+        Ok(())
+    }
+}
