@@ -8,7 +8,7 @@ export DESTDIR ?=
 export CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-tests setup-vm build quickstart check test test-unit test-vm torture conformance bench install uninstall clean
+.PHONY: help setup setup-tests setup-vm build quickstart check test test-unit test-vm torture fuzz conformance bench install uninstall clean
 
 help: ## lists these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ test-vm: setup-vm build ## the runtime's suite in a virtual machine with cgroup 
 
 torture: setup-tests build ## kill -9 at random and at every step, full disks, damaged files, random seccomp profiles (docs/torture.md; a quarter of an hour)
 	@scripts/torture.sh
+
+fuzz: setup ## random references, manifests, challenges and archives, a minute for each target (docs/testing.md; CROZE_FUZZ_SECONDS)
+	@scripts/fuzz.sh
 
 conformance: setup-tests build ## our table, crun's tests and runtime-tools against croze-rt, runc and crun (docs/conformance.md; twenty minutes)
 	@scripts/conformance.sh

@@ -56,6 +56,7 @@ ALLOWED = {
         "croze-sys", "croze-cgroups",
     },
     "croze-probe": set(),
+    "croze-fuzz": {"croze-integration-tests"},
     "croze-integration-tests": set(),
     "croze-conformance": {"croze-integration-tests"},
     "croze-bench": {"croze-sys", "croze-integration-tests"},

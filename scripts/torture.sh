@@ -16,3 +16,4 @@ CROZE_TEST_SECCOMP_PROFILES=${CROZE_TEST_SECCOMP_PROFILES:-1000} "${CARGO:-cargo
     -p croze-integration-tests --test seccomp -E 'test(random)'
 CROZE_TEST_BRIDGE_CONTAINERS=${CROZE_TEST_BRIDGE_CONTAINERS:-200} "${CARGO:-cargo}" nextest run --locked --profile torture \
     -p croze-integration-tests --test network -E 'test(many)'
+scripts/fuzz.sh

@@ -30,6 +30,8 @@ mod archive;
 mod compression;
 mod error;
 mod finish;
+#[cfg(test)]
+mod fuzz_tests;
 mod lower;
 mod pax;
 mod pipe;

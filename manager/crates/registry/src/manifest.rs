@@ -420,3 +420,7 @@ mod tests {
         );
     }
 }
+
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz_tests;
