@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use croze_sys::Errno;
 use rustix::fs::{Access, AtFlags, CWD, FileType};
 
+use crate::process::program;
+
 /// Where to look when the environment has no `PATH`: nowhere, as `execvp` of most systems would.
 const NO_PATH: &str = "";
 
@@ -72,6 +74,16 @@ pub fn find(args: &[String], env: &[String]) -> Result<Command, CommandError> {
 }
 
 impl Command {
+    /// Why the kernel has refused to execute it, where the file itself shows it.
+    ///
+    /// It opens the file, which a filter may end the process for: only to be asked when all else has been said.
+    pub fn reason(&self, refused: &CommandError) -> Option<String> {
+        match refused {
+            CommandError::Refused { errno, .. } => program::reason(Path::new(&self.shown), *errno),
+            CommandError::NotFound { .. } | CommandError::Nul => None,
+        }
+    }
+
     /// Replaces this process; returns only if the kernel refuses.
     pub fn execute(&self) -> CommandError {
         let error = croze_sys::process::execute(&self.path, &self.args, &self.env);

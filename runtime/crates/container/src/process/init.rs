@@ -148,7 +148,12 @@ pub fn run(plan: &Plan, inherited: &Inherited) -> ! {
     if let Err(error) = hooks::run(started, Kind::StartContainer, &own_state(inherited, "created")) {
         explain(inherited, "run startContainer hooks", &chain(&error));
     }
-    explain(inherited, "execute the command", &command.execute().to_string())
+    let refused = command.execute();
+    tell(inherited, "execute the command", &refused.to_string());
+    if let Some(reason) = command.reason(&refused) {
+        add(inherited, reason);
+    }
+    process::exit_now(1)
 }
 
 /// Tells the parent, and ends.
@@ -164,11 +169,27 @@ fn fail(socket: &ChildEnd, step: &str, message: &str) -> ! {
 
 /// Tells whoever has started us, and ends.
 fn explain(inherited: &Inherited, step: &str, message: &str) -> ! {
-    if let Gate::Fifo { result, .. } = &inherited.gate {
-        rustix::io::write(result, message.as_bytes()).ok();
-        process::exit_now(1);
+    tell(inherited, step, message);
+    process::exit_now(1)
+}
+
+/// Tells whoever has started us. If nobody is there any more, nobody is told.
+fn tell(inherited: &Inherited, step: &str, message: &str) {
+    match &inherited.gate {
+        Gate::Fifo { result, .. } => drop(rustix::io::write(result, message.as_bytes())),
+        Gate::Socket => drop(inherited.socket.send(&ToParent::Failed {
+            step: step.to_owned(),
+            message: message.to_owned(),
+        })),
     }
-    fail(&inherited.socket, step, message)
+}
+
+/// Adds a reason to what was told.
+fn add(inherited: &Inherited, reason: String) {
+    match &inherited.gate {
+        Gate::Fifo { result, .. } => drop(rustix::io::write(result, format!(": {reason}").as_bytes())),
+        Gate::Socket => drop(inherited.socket.send(&ToParent::Because { reason })),
+    }
 }
 
 fn wait_at_gate(gate: &Gate, socket: &ChildEnd) -> croze_sys::Result<()> {

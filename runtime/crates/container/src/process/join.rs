@@ -150,11 +150,12 @@ pub fn run(plan: &ProcessPlan, inherited: &Inherited) -> ! {
     if told.is_err() {
         process::exit_now(1);
     }
-    fail(
-        &inherited.socket,
-        "execute the command",
-        &command.execute().to_string(),
-    )
+    let refused = command.execute();
+    tell(&inherited.socket, "execute the command", &refused.to_string());
+    if let Some(reason) = command.reason(&refused) {
+        inherited.socket.send(&ToParent::Because { reason }).ok();
+    }
+    process::exit_now(1)
 }
 
 /// Becomes a process of the container; returns the host's procfs.
@@ -196,11 +197,15 @@ fn enter(plan: &ProcessPlan, inherited: &Inherited) -> Result<OwnedFd> {
 }
 
 fn fail(socket: &ChildEnd, step: &str, message: &str) -> ! {
+    tell(socket, step, message);
+    process::exit_now(1)
+}
+
+fn tell(socket: &ChildEnd, step: &str, message: &str) {
     let failed = ToParent::Failed {
         step: step.to_owned(),
         message: message.to_owned(),
     };
     // If the runtime is gone there is nobody to tell.
     socket.send(&failed).ok();
-    process::exit_now(1)
 }

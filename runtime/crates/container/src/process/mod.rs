@@ -9,6 +9,7 @@
 //! | [`join`] | a process added to a container, up to its command |
 //! | [`last`] | what both do last: identity, filter, command |
 //! | [`command`] | a command found and executed |
+//! | [`program`] | why the kernel did not execute it |
 
 pub mod bootstrap;
 pub mod command;
@@ -17,4 +18,5 @@ pub mod join;
 pub mod last;
 pub mod listener;
 pub mod parent;
+pub mod program;
 pub mod protocol;

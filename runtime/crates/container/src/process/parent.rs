@@ -243,6 +243,7 @@ impl Child {
                 }
                 ToParent::Ready => return Ok(()),
                 ToParent::Failed { step, message } => return Err(Error::Init { step, message }),
+                ToParent::Because { .. } => return Err(out_of_turn()),
             }
         }
     }
@@ -259,8 +260,19 @@ impl Child {
             .while_doing(|| "hear from the container's process".to_owned())?
         {
             None => Ok(()),
-            Some(ToParent::Failed { step, message }) => Err(Error::Init { step, message }),
+            Some(ToParent::Failed { step, message }) => Err(Error::Init {
+                step,
+                message: self.with_reason(message),
+            }),
             Some(_) => Err(out_of_turn()),
+        }
+    }
+
+    /// The message, and what the child finds out about it before it ends.
+    fn with_reason(&self, message: String) -> String {
+        match self.socket.receive() {
+            Ok(Some(ToParent::Because { reason })) => format!("{message}: {reason}"),
+            _ => message,
         }
     }
 

@@ -15,13 +15,14 @@
 //!     ├── Start (the gate is this socket) ─────▶│ startContainer, execve
 //!     │◀─────────────── end of file: executed ──┤
 //!     │◀──────────── Failed, at any moment ─────┤ ends
+//!     │◀── Because (only after a failed execve) ┤ ends
 //! ```
 //!
 //! It is spoken over a pair of sockets that keep message borders and close with the programs on either side: whoever dies is
 //! noticed. The child's end is close-on-exec, so that a successful `execve` is the end of file.
 //!
-//! What the child says about a failure is made of text that it wrote itself before anything of the container ran in it. It is
-//! bounded, cut if it is longer, and never interpreted.
+//! What the child says about a failure is made of text that it wrote itself before anything of the container ran in it; a file that the kernel
+//! refused to execute may be quoted in it. It is bounded, cut if it is longer, and never interpreted.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -57,6 +58,11 @@ pub enum ToParent {
         step: String,
         /// On what, and why.
         message: String,
+    },
+    /// More about the failure, found out after it was told: finding it out takes calls that a filter may end the child for.
+    Because {
+        /// The reason.
+        reason: String,
     },
 }
 
@@ -157,7 +163,7 @@ impl ToChild {
 }
 
 impl ToParent {
-    /// One letter; for a listener its number (little endian), for a failure the step, a NUL, and the explanation.
+    /// One letter; for a listener its number (little endian), for a failure the step, a NUL, and the explanation; for a reason its text.
     fn encode(&self) -> Vec<u8> {
         match self {
             Self::AwaitHooks => vec![b'h'],
@@ -165,6 +171,11 @@ impl ToParent {
             Self::Ready => vec![b'r'],
             Self::Failed { step, message } => {
                 let mut bytes = format!("f{step}\0{message}").into_bytes();
+                bytes.truncate(LIMIT);
+                bytes
+            }
+            Self::Because { reason } => {
+                let mut bytes = format!("b{reason}").into_bytes();
                 bytes.truncate(LIMIT);
                 bytes
             }
@@ -186,6 +197,9 @@ impl ToParent {
                     message: message.to_owned(),
                 })
             }
+            (b'b', text) => Some(Self::Because {
+                reason: String::from_utf8_lossy(text).into_owned(),
+            }),
             _ => None,
         }
     }
@@ -211,6 +225,9 @@ mod tests {
             ToParent::Listening { descriptor: 7 },
             ToParent::Ready,
             failed,
+            ToParent::Because {
+                reason: "it is empty".to_owned(),
+            },
         ] {
             child.send(&message).expect("sent");
             assert_eq!(parent.receive().expect("received"), Some(message));
