@@ -1,9 +1,10 @@
 //! Raw arguments: what clap reads from the command line. What they mean is decided in [`crate::verbs`].
 //!
-//! The options of `run`, `create` and `exec`, which are many, are in [`container`] and [`options`]; those of what lists and shows are in
-//! [`listing`]; [`nouns`] has docker's other names of the verbs.
+//! The options of `run`, `create` and `exec`, which are many, are in [`container`] and [`options`], shown in parts ([`headings`]); those of what
+//! lists and shows are in [`listing`]; [`nouns`] has docker's other names of the verbs.
 
 mod container;
+mod headings;
 mod listing;
 mod network;
 mod nouns;
@@ -19,6 +20,16 @@ pub(crate) use network::{NetworkArgs, NetworkVerb, NetworkVerbArgs, PortArgs};
 pub(crate) use nouns::{ContainerVerb, ImageVerb, SystemVerb};
 pub(crate) use options::OptionArgs;
 
+/// Behind each verb's own options, and before its help.
+const HOST_ORDER: usize = 990;
+
+/// Below the help of `run`.
+const RUN_EXAMPLES: &str = "\
+Examples:
+  croze run --rm -it debian:bookworm bash                            a shell, removed at the end
+  croze run -d --name web -p 8080:80 -v /srv/www:/www:ro nginx       a server, and files of the host
+  croze run --rm -v .:/work -w /work -m 1g --cpus 2 gcc make         a command on files of the host, with limits";
+
 /// croze runs containers: a client of the croze daemon.
 #[derive(Debug, Parser)]
 #[command(
@@ -31,7 +42,7 @@ pub(crate) use options::OptionArgs;
 )]
 pub(crate) struct Cli {
     /// Where the daemon listens: unix:///PATH [default: $CROZE_HOST, else unix:///run/croze/croze.sock]
-    #[arg(short = 'H', long, global = true, value_name = "URL")]
+    #[arg(short = 'H', long, global = true, value_name = "URL", display_order = HOST_ORDER)]
     pub(crate) host: Option<String>,
     /// Print the version
     #[arg(short = 'v', long, short_alias = 'V', action = clap::ArgAction::Version)]
@@ -60,7 +71,7 @@ pub(crate) enum Verb {
     /// Give an image another name
     Tag(TagArgs),
     /// Create a container from an image and start it
-    #[command(disable_help_flag = true)]
+    #[command(disable_help_flag = true, after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
     /// Create a container without starting it
     #[command(disable_help_flag = true)]
@@ -212,8 +223,8 @@ pub(crate) struct TagArgs {
 /// `completion`
 #[derive(Debug, Args)]
 pub(crate) struct CompletionArgs {
-    /// Which shell
-    #[arg(value_enum, value_name = "SHELL")]
+    /// Which shell: bash, zsh or fish
+    #[arg(value_enum, value_name = "SHELL", hide_possible_values = true)]
     pub(crate) shell: CompletedShell,
 }
 
@@ -260,6 +271,9 @@ pub(crate) struct AttachArgs {
 /// `stop`
 #[derive(Debug, Args)]
 pub(crate) struct StopArgs {
+    /// Signal to send first, name or number [default: the container's own, else the image's, else TERM]
+    #[arg(short, long, value_name = "SIGNAL")]
+    pub(crate) signal: Option<String>,
     /// Seconds to wait before SIGKILL [default: the container's own, else 10]
     #[arg(short, long, alias = "timeout", value_name = "SECONDS")]
     pub(crate) time: Option<u32>,
@@ -285,6 +299,9 @@ pub(crate) struct RmArgs {
     /// Kill a running container first
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// Also remove its anonymous volumes; they are part of a container here, and go with it in any case
+    #[arg(short, long)]
+    pub(crate) volumes: bool,
     /// Names, ids or prefixes of ids
     #[arg(required = true, value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,
@@ -300,6 +317,8 @@ pub(crate) struct NamesArgs {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use clap::CommandFactory as _;
 
     use super::*;
@@ -307,6 +326,44 @@ mod tests {
     #[test]
     fn definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_has_a_line_for_each_option_and_parts_where_there_are_many() {
+        let mut help = BTreeMap::new();
+        for verb in Cli::command()
+            .get_subcommands()
+            .filter(|verb| verb.get_name() != "daemon")
+        {
+            let said = Cli::try_parse_from(["croze", verb.get_name(), "--help"]).unwrap_err();
+            help.insert(verb.get_name().to_owned(), said.to_string());
+        }
+        for (verb, text) in &help {
+            for line in text.lines().map(str::trim).filter(|line| line.starts_with('-')) {
+                // clap would rather spread each over three lines.
+                assert!(line.contains("  "), "{verb}: {line}");
+            }
+        }
+        let run = &help["run"];
+        let parts = [
+            "Options:",
+            "Network:",
+            "Limits:",
+            "Rights and devices:",
+            "Image:",
+            "Namespaces:",
+            "Examples:",
+        ];
+        let found: Vec<&str> = run.lines().filter(|line| parts.contains(line)).collect();
+        assert_eq!(found, parts, "{run}");
+    }
+
+    #[test]
+    fn the_examples_of_run_are_understood() {
+        for line in RUN_EXAMPLES.lines().skip(1) {
+            let words = line.trim().split("   ").next().unwrap().split_whitespace();
+            Cli::try_parse_from(words).unwrap();
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! ```
 
 mod absent;
+mod flags;
 
 use std::process::ExitCode;
 
@@ -82,6 +83,13 @@ fn words(error: &clap::Error, verbs: &[String]) -> (String, Option<&'static str>
             ),
             None,
         ),
+        ErrorKind::UnknownArgument => {
+            let flag = context(error, ContextKind::InvalidArg).unwrap_or_default();
+            match flags::absent(verbs, &flag) {
+                Some((said, instead)) => (said, Some(instead)),
+                None => (said_by_clap(error), None),
+            }
+        }
         _ => (said_by_clap(error), None),
     }
 }

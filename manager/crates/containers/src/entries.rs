@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use croze_model::{ContainerId, ContainerName};
+use croze_model::{ContainerId, ContainerName, nearest};
 use croze_store::{Durable, NameTaken, Names, Records, Store, Unreadable};
 use tokio::sync::{broadcast, watch};
 
@@ -166,9 +166,11 @@ impl Inner {
             .values()
             .map(|entry| &entry.container)
             .filter(|container| !name.is_empty() && container.id.as_str().starts_with(name));
-        let first = matching
-            .next()
-            .ok_or_else(|| ContainersError::NotFound { name: text.into() })?;
+        let first = matching.next().ok_or_else(|| ContainersError::NotFound {
+            name: text.into(),
+            near: nearest(name, entries.values().map(|entry| entry.container.name.as_str()))
+                .map(str::to_owned),
+        })?;
         let shown = |container: &Container| format!("{} ({})", container.id.short(), container.name);
         let others: Vec<String> = matching.map(shown).collect();
         if others.is_empty() {
@@ -190,27 +192,21 @@ impl Inner {
     /// One record.
     pub(crate) fn get(&self, id: &ContainerId) -> Result<Container> {
         let entries = self.entries();
-        let entry = entries.get(id).ok_or_else(|| ContainersError::NotFound {
-            name: id.short().into(),
-        })?;
+        let entry = entries.get(id).ok_or_else(|| ContainersError::gone(id))?;
         Ok(entry.container.clone())
     }
 
     /// The state of a container as it changes.
     pub(crate) fn state_of(&self, id: &ContainerId) -> Result<watch::Receiver<State>> {
         let entries = self.entries();
-        let entry = entries.get(id).ok_or_else(|| ContainersError::NotFound {
-            name: id.short().into(),
-        })?;
+        let entry = entries.get(id).ok_or_else(|| ContainersError::gone(id))?;
         Ok(entry.state.subscribe())
     }
 
     /// Keeps the record of a start before the record of the end that follows it.
     pub(crate) fn starting(&self, id: &ContainerId) -> Result<Arc<tokio::sync::Mutex<()>>> {
         let entries = self.entries();
-        let entry = entries.get(id).ok_or_else(|| ContainersError::NotFound {
-            name: id.short().into(),
-        })?;
+        let entry = entries.get(id).ok_or_else(|| ContainersError::gone(id))?;
         Ok(Arc::clone(&entry.starting))
     }
 
@@ -344,9 +340,7 @@ impl Inner {
 
     fn changing(&self, id: &ContainerId) -> Result<Arc<Mutex<()>>> {
         let entries = self.entries();
-        let entry = entries.get(id).ok_or_else(|| ContainersError::NotFound {
-            name: id.short().into(),
-        })?;
+        let entry = entries.get(id).ok_or_else(|| ContainersError::gone(id))?;
         Ok(Arc::clone(&entry.changing))
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use croze_model::{Error, ErrorKind};
+use croze_model::{ContainerId, Error, ErrorKind};
 use croze_store::{NameTaken, StoreError};
 use thiserror::Error as ThisError;
 
@@ -18,6 +18,8 @@ pub enum ContainersError {
     NotFound {
         /// What was asked for.
         name: String,
+        /// The name that is spelled most alike, if one is near enough to be meant.
+        near: Option<String>,
     },
     /// The beginning of an id fits several containers.
     #[error("{prefix} is the beginning of several container ids: {candidates}")]
@@ -91,6 +93,14 @@ pub enum ContainersError {
 }
 
 impl ContainersError {
+    /// A container that was there a moment ago.
+    pub(crate) fn gone(id: &ContainerId) -> Self {
+        Self::NotFound {
+            name: id.short().into(),
+            near: None,
+        }
+    }
+
     pub(crate) fn file(call: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { call, path, source }
@@ -131,13 +141,35 @@ pub fn classify_runtime_message(message: &str) -> ErrorKind {
     ErrorKind::Internal
 }
 
+/// What to do about a command that is missing or cannot be executed: croze-rt's words name the cause where the file shows one.
+fn advice_about_command(kind: ErrorKind, message: &str) -> &'static str {
+    let says = |words| message.contains(words);
+    if says("CR LF") {
+        "save the script with Unix line endings: dos2unix FILE, or sed -i 's/\\r$//' FILE"
+    } else if says("its interpreter") {
+        "put that interpreter into the image, or name one that it has in the script's first line"
+    } else if says("its loader") {
+        "the program wants another C library than the image has: link it statically, or build it in the same distribution"
+    } else if says("it is built for") {
+        "fetch the image for this machine (`croze pull --platform`), or build the program for it"
+    } else if says("it is neither") || says("it is empty") || says("byte order mark") {
+        "a script's first line begins with #! and its interpreter, such as #!/bin/sh"
+    } else if kind == ErrorKind::CommandNotFound {
+        "check the command's spelling, and that it (or its interpreter) is in the image"
+    } else {
+        "check the file's execute permission and that it is built for this CPU"
+    }
+}
+
 impl From<ContainersError> for Error {
     fn from(error: ContainersError) -> Self {
         use ContainersError as E;
         let text = error.to_string();
         match error {
-            E::NotFound { .. } => {
-                Error::new(ErrorKind::NotFound, "find", text).hint("`croze ps -a` lists all containers")
+            E::NotFound { near, .. } => {
+                let meant = near.map(|near| format!("did you mean {near}? ")).unwrap_or_default();
+                Error::new(ErrorKind::NotFound, "find", text)
+                    .hint(format!("{meant}`croze ps -a` lists all containers"))
             }
             E::Ambiguous { .. } => Error::new(ErrorKind::InvalidArgument, "find", text)
                 .hint("give more digits of the id, or the name"),
@@ -164,11 +196,12 @@ impl From<ContainersError> for Error {
                 };
                 let converted = Error::new(kind, stage, text);
                 match kind {
-                    ErrorKind::CommandNotFound => converted.hint(
-                        "check the command's spelling, and that it (or its interpreter) is in the image",
-                    ),
-                    ErrorKind::CommandNotExecutable => converted
-                        .hint("check the file's execute permission and that it is built for this CPU"),
+                    ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable => {
+                        let advice = advice_about_command(kind, converted.what());
+                        converted.hint(advice)
+                    }
+                    _ if converted.what().contains("process.cwd") => converted
+                        .hint("--workdir must name a directory in the container that the user may enter"),
                     _ => converted,
                 }
             }
@@ -199,6 +232,50 @@ impl From<ContainersError> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn advice_fits_what_the_runtime_found() {
+        for (message, words) in [
+            (
+                r#"exec: "/x": no such file or directory: its first line ends in CR LF, so the interpreter it names is "/bin/sh\r""#,
+                "line endings",
+            ),
+            (
+                r#"exec: "/x": no such file or directory: its interpreter "/bin/bash" is not there"#,
+                "first line",
+            ),
+            (
+                r#"exec: "/x": no such file or directory: its loader "/lib/ld-musl-x86_64.so.1" is not there"#,
+                "C library",
+            ),
+            (
+                r#"exec: "/x": exec format error: it is built for arm64, this machine is amd64"#,
+                "for this machine",
+            ),
+            (
+                r#"exec: "/x": exec format error: it is neither a program nor a script that begins with #!"#,
+                "#!/bin/sh",
+            ),
+            (r#"exec: "x": executable file not found in $PATH"#, "spelling"),
+            (r#"exec: "/x": permission denied"#, "permission"),
+        ] {
+            let kind = classify_runtime_message(message);
+            assert!(advice_about_command(kind, message).contains(words), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_container_has_a_name_that_is_near() {
+        let error = Error::from(ContainersError::NotFound {
+            name: "wbe".into(),
+            near: Some("web".into()),
+        });
+        assert_eq!(error.what(), "no such container: wbe");
+        assert_eq!(
+            error.advice(),
+            Some("did you mean web? `croze ps -a` lists all containers")
+        );
+    }
 
     #[test]
     fn runtimes_words_are_sorted() {

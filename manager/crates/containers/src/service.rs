@@ -258,25 +258,25 @@ impl Containers {
                 State::Created | State::Running { .. } => {}
             }
             if state.changed().await.is_err() {
-                return Err(ContainersError::NotFound {
-                    name: id.short().into(),
-                });
+                return Err(ContainersError::gone(id));
             }
         }
     }
 
-    /// Sends the stop signal, and SIGKILL after `grace` (`None`: the container's own). One that does not run is no error.
+    /// Sends the stop signal, and SIGKILL after `grace` (`None`, of both: the container's own). One that does not run is no error.
     ///
     /// # Errors
     ///
-    /// [`ContainersError::StillRunning`] if even SIGKILL did not end it.
-    pub async fn stop(&self, id: &ContainerId, grace: Option<Duration>) -> Result<()> {
+    /// [`ContainersError::Spec`] for a signal that does not exist; [`ContainersError::StillRunning`] if even SIGKILL did not end it.
+    pub async fn stop(&self, id: &ContainerId, signal: Option<&str>, grace: Option<Duration>) -> Result<()> {
+        let asked = signal.map(spec::signal::parse).transpose()?;
         let container = self.get(id)?;
         if !container.state.is_running() {
             return Ok(());
         }
         let grace = grace.or(container.request.stop_timeout).unwrap_or(STOP_TIMEOUT);
-        self.signal_or_ended(&container, stop_signal(&container)).await?;
+        let number = asked.unwrap_or_else(|| stop_signal(&container));
+        self.signal_or_ended(&container, number).await?;
         if timeout(grace, self.wait(id)).await.is_ok() {
             return Ok(());
         }

@@ -84,6 +84,7 @@ impl Containers for Door {
             .stop(StopRequest {
                 container: message.container,
                 timeout,
+                signal: Some(message.signal).filter(|signal| !signal.is_empty()),
             })
             .await
             .map_err(refuse)?;

@@ -69,7 +69,10 @@ impl Engine {
             if hello::is_hello(&reference) {
                 return engine.install_hello().await;
             }
-            let pulled = engine.images().pull(&reference, &options, &progress).await?;
+            let pulled = match engine.images().pull(&reference, &options, &progress).await {
+                Ok(pulled) => pulled,
+                Err(error) => return Err(engine.with_names_that_are_near(error, &reference).await),
+            };
             let (id, name) = (pulled.id.to_string(), reference.familiar_repository());
             engine.bus().tell(
                 EventKind::Image,
@@ -80,6 +83,28 @@ impl Engine {
             Ok(pulled)
         });
         Ok(Operation::new(watched, work))
+    }
+
+    /// The failure of a pull, with the images here that may have been meant: a registry that has no such repository often asks for a login instead
+    /// of saying so.
+    async fn with_names_that_are_near(&self, error: Error, reference: &Reference) -> Error {
+        let spelling = matches!(
+            error.kind(),
+            ErrorKind::NotFound | ErrorKind::Unauthenticated | ErrorKind::PermissionDenied
+        );
+        if !spelling {
+            return error;
+        }
+        let near = self.images().near(reference).await;
+        if near.is_empty() {
+            return error;
+        }
+        let already = error
+            .advice()
+            .map(|advice| format!("{advice}; "))
+            .unwrap_or_default();
+        let hint = format!("{already}there is {} on this machine", near.join(" and "));
+        error.hint(hint)
     }
 
     /// Asks a registry whether it takes credentials. Nothing is kept.

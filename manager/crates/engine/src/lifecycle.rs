@@ -33,6 +33,8 @@ pub struct StopRequest {
     pub container: String,
     /// Time between the stop signal and SIGKILL; `None`: the container's own.
     pub timeout: Option<Duration>,
+    /// The stop signal, name with or without SIG, or number; `None`: the container's own.
+    pub signal: Option<String>,
 }
 
 /// Sends a signal to a container's first process.
@@ -134,7 +136,7 @@ impl Engine {
     /// Sends the stop signal, and SIGKILL after a time. One that does not run is no error.
     ///
     /// # Errors
-    /// `NotFound`; `DeadlineExceeded` if even SIGKILL did not end it.
+    /// `NotFound`; `InvalidArgument` for a signal that does not exist; `DeadlineExceeded` if even SIGKILL did not end it.
     pub async fn stop(&self, request: StopRequest) -> Result<()> {
         let id = self.containers().resolve(&request.container)?;
         let engine = self.clone();
@@ -143,7 +145,10 @@ impl Engine {
             // with while this waits for it.
             drop(engine.locks().lock(&id).await);
             let container = engine.containers().get(&id)?;
-            engine.containers().stop(&id, request.timeout).await?;
+            engine
+                .containers()
+                .stop(&id, request.signal.as_deref(), request.timeout)
+                .await?;
             engine.disconnect_ended(&id).await;
             if container.state.is_running() {
                 engine.bus().tell_of(&container, "stop", &[]);

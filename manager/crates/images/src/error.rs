@@ -24,6 +24,8 @@ pub(crate) enum ImageError {
     Unknown {
         /// As it was asked for.
         name: String,
+        /// The names that are here and may have been meant.
+        near: Vec<String>,
     },
     /// A prefix of several ids.
     #[error("{name:?} is ambiguous: it could be {candidates}")]
@@ -207,9 +209,15 @@ impl From<ImageError> for Error {
                     None => error,
                 }
             }
-            I::Unknown { name } => new(ErrorKind::NotFound, "resolve").hint(format!(
-                "`croze images` lists those that are here; to fetch it: croze pull {name}"
-            )),
+            I::Unknown { name, near } => {
+                let meant = match near.as_slice() {
+                    [] => String::new(),
+                    names => format!("did you mean {}? ", names.join(" or ")),
+                };
+                new(ErrorKind::NotFound, "resolve").hint(format!(
+                    "{meant}`croze images` lists those that are here; to fetch it: croze pull {name}"
+                ))
+            }
             I::Ambiguous { .. } => {
                 new(ErrorKind::InvalidArgument, "resolve").hint("give more digits of the id")
             }

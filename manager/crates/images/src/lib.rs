@@ -32,6 +32,7 @@ mod flight;
 mod image;
 mod layer;
 mod naming;
+mod near;
 mod pins;
 mod progress;
 mod pull;

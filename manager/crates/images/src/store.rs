@@ -14,6 +14,7 @@ use tokio::sync::RwLock;
 use crate::error::ImageError;
 use crate::flight::{Flights, Slots};
 use crate::image::{Image, ImageDetails};
+use crate::near::near;
 use crate::pins::Pins;
 use crate::records::{ImageRecord, PairRecord, TagRecord};
 
@@ -104,6 +105,17 @@ impl Images {
             .await
     }
 
+    /// The names of images here that may have been meant by this one, which cannot be had. Empty if the records cannot be read.
+    pub async fn near(&self, wanted: &Reference) -> Vec<String> {
+        let wanted = wanted.clone();
+        self.blocking("the images", move |inner| {
+            let images = inner.list()?;
+            Ok(near(&wanted, images.iter().flat_map(|image| &image.references)))
+        })
+        .await
+        .unwrap_or_default()
+    }
+
     /// The image that `text` names, with its config.
     ///
     /// # Errors
@@ -173,35 +185,39 @@ impl Inner {
     }
 
     pub(crate) fn resolve(&self, text: &str) -> Result<Image> {
-        let unknown = || ImageError::Unknown {
-            name: text.to_owned(),
-        };
         let images = self.list()?;
+        let reference = text.parse::<Reference>().ok();
+        let meant = || match &reference {
+            Some(reference) => near(reference, images.iter().flat_map(|image| &image.references)),
+            None => Vec::new(),
+        };
+        let unknown = |near| ImageError::Unknown {
+            name: text.to_owned(),
+            near,
+        };
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         if let Ok(id) = Digest::from_hex(digits) {
             return images
                 .into_iter()
                 .find(|image| image.id == id)
-                .ok_or_else(|| unknown().into());
+                .ok_or_else(|| unknown(Vec::new()).into());
         }
-        if let Ok(reference) = text.parse::<Reference>()
-            && let Some(image) = images.iter().find(|image| is_named(image, &reference))
+        if let Some(reference) = &reference
+            && let Some(image) = images.iter().find(|image| is_named(image, reference))
         {
             return Ok(image.clone());
         }
         let hexadecimal = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if digits.len() < MIN_PREFIX || !hexadecimal {
-            return Err(unknown().into());
+            return Err(unknown(meant()).into());
         }
-        let mut fitting = images
-            .into_iter()
-            .filter(|image| image.id.hex().starts_with(digits));
+        let mut fitting = images.iter().filter(|image| image.id.hex().starts_with(digits));
         let Some(first) = fitting.next() else {
-            return Err(unknown().into());
+            return Err(unknown(meant()).into());
         };
         let others: Vec<String> = fitting.map(|image| image.id.short()).collect();
         if others.is_empty() {
-            return Ok(first);
+            return Ok(first.clone());
         }
         let candidates = [vec![first.id.short()], others].concat().join(", ");
         Err(ImageError::Ambiguous {

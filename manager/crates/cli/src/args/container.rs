@@ -8,6 +8,7 @@ use croze_client::v1::Mount;
 
 use super::network::NetworkArgs;
 use crate::args::OptionArgs;
+use crate::args::headings::{IMAGE, LIMITS, RIGHTS};
 use crate::values::{self, DetachKeys};
 
 /// When to fetch an image.
@@ -60,22 +61,22 @@ pub(crate) struct ContainerArgs {
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     /// Limit of memory, such as 64m or 1g
-    #[arg(short, long, value_name = "SIZE", value_parser = values::size_bytes)]
+    #[arg(short, long, value_name = "SIZE", value_parser = values::size_bytes, help_heading = LIMITS)]
     pub(crate) memory: Option<u64>,
     /// Limit of memory and swap together; -1 for no limit of swap [default: twice the memory]
-    #[arg(long, value_name = "SIZE", value_parser = values::swap_bytes, allow_hyphen_values = true)]
+    #[arg(long, value_name = "SIZE", value_parser = values::swap_bytes, allow_hyphen_values = true, help_heading = LIMITS)]
     pub(crate) memory_swap: Option<i64>,
     /// How many CPUs it may use, such as 0.5
-    #[arg(long, value_name = "NUMBER", value_parser = values::nano_cpus)]
+    #[arg(long, value_name = "NUMBER", value_parser = values::nano_cpus, help_heading = LIMITS)]
     pub(crate) cpus: Option<u64>,
     /// Relative weight of its CPU time [default of the kernel: 1024]
-    #[arg(short, long, value_name = "WEIGHT")]
+    #[arg(short, long, value_name = "WEIGHT", help_heading = LIMITS)]
     pub(crate) cpu_shares: Option<u64>,
     /// CPUs it may run on, such as 0-2,4
-    #[arg(long, value_name = "CPUS")]
+    #[arg(long, value_name = "CPUS", help_heading = LIMITS)]
     pub(crate) cpuset_cpus: Option<String>,
     /// Limit of processes and threads; -1 for none
-    #[arg(long, value_name = "NUMBER", value_parser = values::pids_limit, allow_hyphen_values = true)]
+    #[arg(long, value_name = "NUMBER", value_parser = values::pids_limit, allow_hyphen_values = true, help_heading = LIMITS)]
     pub(crate) pids_limit: Option<u64>,
     /// Hostname in the container [default: the start of its id]
     #[arg(short = 'h', long, value_name = "NAME")]
@@ -93,22 +94,32 @@ pub(crate) struct ContainerArgs {
     #[arg(long, value_name = "SECONDS")]
     pub(crate) stop_timeout: Option<u32>,
     /// Add a capability to the default ones
-    #[arg(long, value_name = "CAPABILITY")]
+    #[arg(long, value_name = "CAPABILITY", help_heading = RIGHTS)]
     pub(crate) cap_add: Vec<String>,
     /// Take a capability from the default ones
-    #[arg(long, value_name = "CAPABILITY")]
+    #[arg(long, value_name = "CAPABILITY", help_heading = RIGHTS)]
     pub(crate) cap_drop: Vec<String>,
     /// Make the container's root file system read-only
-    #[arg(long)]
+    #[arg(long, help_heading = RIGHTS)]
     pub(crate) read_only: bool,
-    /// When to fetch the image
-    #[arg(long, value_enum, value_name = "POLICY", default_value = "missing")]
+    /// When to fetch the image: always, missing (when it is not on this machine) or never
+    #[arg(
+        long,
+        value_enum,
+        value_name = "POLICY",
+        default_value = "missing",
+        hide_possible_values = true,
+        help_heading = IMAGE
+    )]
     pub(crate) pull: PullPolicy,
+    /// Do not show how the image is fetched
+    #[arg(short, long, help_heading = IMAGE)]
+    pub(crate) quiet: bool,
     /// Platform of the image, as os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM")]
+    #[arg(long, value_name = "PLATFORM", help_heading = IMAGE)]
     pub(crate) platform: Option<String>,
     /// Who asks at the registry [default: what `login` has kept]
-    #[arg(long, value_name = "USER[:PASSWORD]")]
+    #[arg(long, value_name = "USER[:PASSWORD]", help_heading = IMAGE)]
     pub(crate) creds: Option<String>,
     #[command(flatten)]
     pub(crate) options: OptionArgs,

@@ -87,8 +87,8 @@ pub(crate) struct InspectArgs {
     /// Also show how much a container wrote
     #[arg(short, long)]
     pub(crate) size: bool,
-    /// Only look for one kind of thing
-    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    /// Only look for one kind of thing: container or image
+    #[arg(long = "type", value_enum, value_name = "TYPE", hide_possible_values = true)]
     pub(crate) kind: Option<ObjectType>,
     /// Names, ids or prefixes of ids
     #[arg(required = true, value_name = "NAME")]

@@ -5,8 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use clap::{Args, Subcommand};
 use croze_client::{ExposedPorts, Publish};
 
+use crate::args::headings::NETWORK;
+
 /// Where a container is connected, and which of its ports can be reached.
 #[derive(Debug, Args)]
+#[command(next_help_heading = NETWORK)]
 pub(crate) struct NetworkArgs {
     /// Network: bridge, none (nothing but loopback), host (the host's own) or container:NAME [default: the daemon's, bridge]
     #[arg(long, alias = "net", value_name = "NETWORK")]

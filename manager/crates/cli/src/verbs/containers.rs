@@ -15,6 +15,7 @@ pub(super) async fn stop(client: &Client, args: &StopArgs) -> Result<u8, Failure
         let request = StopContainerRequest {
             container: container.clone(),
             timeout_seconds: args.time,
+            signal: args.signal.clone().unwrap_or_default(),
         };
         client
             .containers()

@@ -46,7 +46,7 @@ pub(super) async fn create(
     stdin: Stdin,
     next: Next,
 ) -> Result<CreateContainerResponse, Failure> {
-    let (policy, creds) = (args.pull, args.creds.clone());
+    let (policy, creds, quiet) = (args.pull, args.creds.clone(), args.quiet);
     let cidfile = args
         .options
         .cidfile
@@ -60,7 +60,7 @@ pub(super) async fn create(
         platform: given(&request.platform),
         creds: creds.as_deref(),
     };
-    ensure_image(client, &source, policy).await?;
+    ensure_image(client, &source, policy, quiet).await?;
     let created = client
         .containers()
         .create_container(request)
@@ -80,7 +80,12 @@ fn given(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-async fn ensure_image(client: &Client, source: &Source<'_>, policy: PullPolicy) -> Result<(), Failure> {
+async fn ensure_image(
+    client: &Client,
+    source: &Source<'_>,
+    policy: PullPolicy,
+    quiet: bool,
+) -> Result<(), Failure> {
     let image = source.image;
     match policy {
         PullPolicy::Never => return Ok(()),
@@ -99,18 +104,22 @@ async fn ensure_image(client: &Client, source: &Source<'_>, policy: PullPolicy) 
                     _ => return Ok(()),
                 },
                 Err(error) if error.kind() == Some(ErrorKind::NotFound) => {
-                    output::notice(&format!("Unable to find image '{image}' locally"));
+                    if !quiet {
+                        output::notice(&format!("Unable to find image '{image}' locally"));
+                    }
                 }
                 Err(error) => return Err(error.into()),
             }
         }
     }
-    let result = images::fetch(client, source, false).await?;
-    output::notice(&format!(
-        "{}: {}",
-        result.reference,
-        crate::progress::summary(&result)
-    ));
+    let result = images::fetch(client, source, quiet).await?;
+    if !quiet {
+        output::notice(&format!(
+            "{}: {}",
+            result.reference,
+            crate::progress::summary(&result)
+        ));
+    }
     Ok(())
 }
 

@@ -238,7 +238,7 @@ fn execs_of_every_kind() {
             ),
             "{error:?}"
         );
-        within(host.containers.stop(&id, Some(Duration::from_millis(100))))
+        within(host.containers.stop(&id, None, Some(Duration::from_millis(100))))
             .await
             .unwrap();
         assert_eq!(within(host.containers.wait(&id)).await.unwrap().code, 137);

@@ -89,7 +89,7 @@ fn a_killed_shim_leaves_an_orphan_that_is_adopted() {
         let shim = inspection.shim_pid.unwrap();
         assert!(croze_sys::pidfd::kill(shim.cast_signed(), 9).is_ok());
         // The watcher now waits for the process itself.
-        within(host.containers.stop(&id, Some(Duration::from_millis(100))))
+        within(host.containers.stop(&id, None, Some(Duration::from_millis(100))))
             .await
             .unwrap();
         let status = within(host.containers.wait(&id)).await.unwrap();
@@ -166,7 +166,7 @@ fn what_runs_unrecorded_is_not_removed_but_recorded() {
             "{refused:?}"
         );
         assert!(host.containers.get(&id).unwrap().started_at.is_some());
-        within(host.containers.stop(&id, Some(Duration::from_millis(100))))
+        within(host.containers.stop(&id, None, Some(Duration::from_millis(100))))
             .await
             .unwrap();
         within(host.containers.remove(&id)).await.unwrap();
@@ -214,7 +214,7 @@ fn a_start_that_cannot_be_recorded_leaves_nothing_running() {
         std::fs::remove_dir_all(&record).unwrap();
         std::fs::rename(&aside, &record).unwrap();
         host.start(&id).await;
-        within(host.containers.stop(&id, Some(Duration::from_millis(100))))
+        within(host.containers.stop(&id, None, Some(Duration::from_millis(100))))
             .await
             .unwrap();
         host.containers.remove(&id).await.unwrap();
