@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use croze_integration_tests::{Scene, wait_until};
 
 use crate::Stage;
@@ -85,15 +85,93 @@ fn flushed_rules_are_repaired_at_once() -> Result<()> {
     })
 }
 
+/// The port proxy of this container; `None`: there is none.
+fn proxy_of(scene: &Scene, name: &str) -> Result<Option<i32>> {
+    let found = scene.call(&["pgrep", "-f", &format!("croze-shim port-proxy {name} ")])?;
+    Ok(found.stdout.trim().parse().ok())
+}
+
+#[test]
+fn a_proxy_that_was_killed_is_replaced_while_the_daemon_lives() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        stage.serve("alive", &["-p", "8080:80", "-p", "8080:80/udp"], &["80"])?;
+        let first = proxy_of(scene, "alive")?.context("a proxy")?;
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(first),
+            nix::sys::signal::Signal::SIGKILL,
+        )?;
+        let second = wait_until("another proxy serves", Duration::from_secs(10), || {
+            // The loopback addresses are served by nothing else.
+            let answered = stage.host.ask("tcp", "127.0.0.1:8080")?.is_some()
+                && stage.host.ask("udp", "[::1]:8080")?.is_some();
+            let now = proxy_of(scene, "alive")?.filter(|pid| *pid != first);
+            Ok(now.filter(|_| answered))
+        })?;
+        // It holds the ports as the first one did, and ends with the container.
+        let refused = stage.daemon.croze(&[
+            "run",
+            "--rm",
+            "-p",
+            "8080:80",
+            &stage.image,
+            "/probe",
+            "exit",
+            "0",
+        ])?;
+        assert!(refused.stderr.contains("container alive"), "{}", refused.stderr);
+        stage.daemon.ok(&["rm", "-f", "alive"])?;
+        assert!(!croze_integration_tests::is_alive(second));
+        assert_eq!(stage.host.ask("tcp", "127.0.0.1:8080")?, None);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_proxy_has_a_cgroup_of_its_own_which_goes_with_it() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        for (name, killed) in [("ends", false), ("dies", true)] {
+            stage.serve(name, &["-p", "8080:80", "-m", "64m"], &["80"])?;
+            let proxy = proxy_of(scene, name)?.context("a proxy")?;
+            let own = format!("croze-shim/ports-{proxy}");
+            let memberships = std::fs::read_to_string(format!("/proc/{proxy}/cgroup"))?;
+            let memory = memberships
+                .lines()
+                .find(|line| line.contains(":memory:"))
+                .or_else(|| memberships.lines().find(|line| line.starts_with("0::")))
+                .context("a cgroup that counts memory")?;
+            // Neither the container's limit nor what holds the daemon counts it.
+            assert!(memory.ends_with(&own), "{memberships}");
+            if killed {
+                nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(proxy),
+                    nix::sys::signal::Signal::SIGKILL,
+                )?;
+                wait_until("another proxy is there", Duration::from_secs(10), || {
+                    Ok(proxy_of(scene, name)?.filter(|pid| *pid != proxy))
+                })?;
+            }
+            stage.daemon.ok(&["rm", "-f", name])?;
+            let left: Vec<_> = std::fs::read_dir("/sys/fs/cgroup")?
+                .map(|entry| Ok(entry?.path().join(&own)))
+                .chain([Ok(std::path::Path::new("/sys/fs/cgroup").join(&own))])
+                .collect::<Result<Vec<_>>>()?
+                .into_iter()
+                .filter(|cgroup| cgroup.exists())
+                .collect();
+            assert!(left.is_empty(), "{name}: {left:?}");
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn a_proxy_that_was_killed_is_replaced_at_the_daemons_start() -> Result<()> {
     Scene::play(|scene| {
         let stage = Stage::set(scene)?;
         stage.serve("proxied", &["-p", "8080:80"], &["80"])?;
-        let proxy = scene
-            .call(&["pgrep", "-f", "croze-shim port-proxy proxied"])?
-            .stdout;
-        let proxy: i32 = proxy.trim().parse()?;
+        let proxy = proxy_of(scene, "proxied")?.context("a proxy")?;
         stage.daemon.kill()?;
         nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(proxy),
