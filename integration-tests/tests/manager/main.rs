@@ -8,6 +8,7 @@ mod crash;
 mod debian;
 mod defaults;
 mod errors;
+mod first_contact;
 mod hostile;
 mod images;
 mod lifecycle;
