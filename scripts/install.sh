@@ -82,6 +82,11 @@ uninstall_all() {
     for program in $programs; do rm -f "$dest$bindir/$program"; done
     rm -f "$dest$mandir/man1/croze.1" "$dest$mandir"/man1/croze-*.1 "$dest$mandir/man8/crozed.8" "$dest$mandir/man8/croze-rt.8"
     rm -f "$dest$unitdir/croze.service" "$dest$bash_dir/croze" "$dest$zsh_dir/_croze" "$dest$fish_dir/croze.fish"
+    # Directories that install made, as far as nothing of anybody else is in them; deepest first.
+    for directory in "$mandir/man1" "$mandir/man8" "$unitdir" "${unitdir%/*}" "$bash_dir" "${bash_dir%/*}" "$zsh_dir" "${zsh_dir%/*}" \
+        "$fish_dir" "${fish_dir%/*}"; do
+        rmdir "$dest$directory" 2>/dev/null || true
+    done
     reload_units
     say "the programs, manual pages, completions and the service are gone from $dest$prefix"
     say 'the group croze, images and containers in /var/lib/croze and the configuration in /etc/croze stay'
