@@ -10,7 +10,6 @@
 
 mod cli;
 
-use clap::Parser;
 use cli::args::Invocation;
 use cli::log::Log;
 use std::process::ExitCode;
@@ -21,9 +20,10 @@ static ALLOCATOR: croze_sys::alloc::Arena = croze_sys::alloc::Arena::new();
 
 fn main() -> ExitCode {
     cli::commands::seal_early();
-    let invocation = match Invocation::try_parse() {
+    let line: Vec<_> = std::env::args_os().collect();
+    let invocation = match Invocation::read(line.clone()) {
         Ok(invocation) => invocation,
-        Err(error) => return cli::output::usage(&error),
+        Err(error) => return cli::output::usage(&error, Log::named_by(&line).as_ref()),
     };
     let globals = &invocation.globals;
     let log = match Log::open(globals.log.as_deref(), globals.log_format, globals.level()) {

@@ -6,7 +6,7 @@
 in_view() {
     local view=$1
     shift
-    export -f run_ours run_crun run_validation normal_tap clean_cgroups
+    export -f run_ours run_crun run_validation validate normal_tap clean_cgroups
     # shellcheck disable=SC2016 # the inner shell's words
     unshare -m --propagation private bash -c 'set -euo pipefail
         if [ "$0" = one-version ] && umount /sys/fs/cgroup/unified 2>/dev/null; then
@@ -76,7 +76,11 @@ run_validation() {
     mkdir -m 0711 "$TMPDIR"
     for program in programs/*; do
         file=$work/validation.$1.$(basename "$program").log
-        if RUNTIME=$2 timeout 60 "$program" </dev/null >"$file" 2>"$file.err"; then
+        # They wait by the clock, so on a busy host one may be wrong about what it saw: what fails is asked once more, whatever the runtime.
+        if ! validate "$program" "$2" "$file" || grep -q '^not ok' "$file"; then
+            validate "$program" "$2" "$file" || true
+        fi
+        if [ -e "$file.ended-well" ]; then
             echo -e "ok\t$(basename "$program").(ends well)"
         else
             echo -e "FAIL\t$(basename "$program").(ends well)\t$(tail -n 1 "$file.err" | tr '\t' ' ')"
@@ -89,6 +93,12 @@ run_validation() {
         case $state in *-*-*-*-*) "$2" delete --force "$state" 2>/dev/null || true ;; esac
     done
     clean_cgroups
+}
+
+# validate PROGRAM RUNTIME FILE: one program's TAP into the file, what it complains of into FILE.err; FILE.ended-well is there if it ended well.
+validate() {
+    rm -f "$3.ended-well"
+    RUNTIME=$2 timeout 60 "$1" </dev/null >"$3" 2>"$3.err" && touch "$3.ended-well"
 }
 
 # normal_tap PROGRAM: TAP on standard input, that of a program inside (which the outer one quotes as JSON) included, as our lines.

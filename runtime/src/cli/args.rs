@@ -1,7 +1,9 @@
 //! The arguments, as runc has them. Nothing is looked up here but the environment.
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use super::events::EventsArgs;
 use super::log::Level;
@@ -27,13 +29,71 @@ const VERSION: &str = concat!(
     disable_version_flag = true,
     disable_help_subcommand = true,
     subcommand_required = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    // What wraps a runtime appends flags: the last one counts.
+    args_override_self = true
 )]
 pub(crate) struct Invocation {
     #[command(flatten)]
     pub(crate) globals: Globals,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+impl Invocation {
+    /// Reads a command line, the program's name first.
+    ///
+    /// Called by the name `runc` it says of itself that it is `runc version …`: some callers look for these very words.
+    pub(crate) fn read(mut line: Vec<OsString>) -> Result<Self, clap::Error> {
+        let is_runc = line.first().is_some_and(|name| Path::new(name).ends_with("runc"));
+        loop {
+            let mut command = Self::command();
+            if is_runc {
+                command = command.name("runc").bin_name("runc");
+            }
+            match command.try_get_matches_from(&line) {
+                Ok(mut matches) => return Self::from_arg_matches_mut(&mut matches),
+                Err(error) => {
+                    let again = without_flag_value(&error, &line).or_else(|| left_to_ps(&error, &line));
+                    line = again.ok_or(error)?;
+                }
+            }
+        }
+    }
+}
+
+/// The line without the value of a flag that the parser has stumbled over: for runc `--flag=true` is `--flag`, and `--flag=false` is nothing.
+fn without_flag_value(error: &clap::Error, line: &[OsString]) -> Option<Vec<OsString>> {
+    if error.kind() != ErrorKind::TooManyValues {
+        return None;
+    }
+    let mut line = line.to_vec();
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (flag, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let name = flag.split([' ', '=']).next()?;
+    let word = format!("{name}={value}");
+    let at = line.iter().position(|given| *given == *word)?;
+    match value {
+        "true" => line[at] = name.into(),
+        "false" => drop(line.remove(at)),
+        _ => return None,
+    }
+    Some(line)
+}
+
+/// The line with a `-f` behind the container's id left to `ps`, whose own it is if it has none of our values.
+fn left_to_ps(error: &clap::Error, line: &[OsString]) -> Option<Vec<OsString>> {
+    let at = line.iter().rposition(|word| word == "-f")?;
+    let verb = line.iter().position(|word| word == "ps")?;
+    if error.kind() != ErrorKind::InvalidValue || at < verb + 2 || line.iter().any(|word| word == "--") {
+        return None;
+    }
+    let mut line = line.to_vec();
+    line.insert(at, "--".into());
+    Some(line)
 }
 
 /// The flags before the verb.
@@ -61,6 +121,9 @@ pub(crate) struct Globals {
     /// Whether the caller is taken for one without rights
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub(crate) rootless: Rootless,
+    /// Obsolete and ignored: where criu is
+    #[arg(long, value_name = "FILE", hide = true)]
+    criu: Option<PathBuf>,
     /// Print the version
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
@@ -357,7 +420,74 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Invocation, clap::Error> {
-        Invocation::try_parse_from(std::iter::once("croze-rt").chain(line.split_whitespace()))
+        Invocation::read(
+            std::iter::once("croze-rt")
+                .chain(line.split_whitespace())
+                .map(OsString::from)
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn flags_may_have_a_value_as_in_go() {
+        let Verb::Run(args) = parse("--debug=true --systemd-cgroup=false run --detach=true --keep=false c1")
+            .unwrap()
+            .verb
+        else {
+            panic!()
+        };
+        assert!(args.detach && !args.keep);
+        for line in ["--debug=maybe list", "run --detach=1.5 c1", "list --dream=true"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        // What is the command's own stays as it is.
+        let Verb::Exec(args) = parse("exec --tty=true c1 sh --tty=true").unwrap().verb else {
+            panic!()
+        };
+        assert!(args.tty && args.command == ["sh", "--tty=true"]);
+    }
+
+    #[test]
+    fn of_a_flag_that_is_given_twice_the_last_value_counts() {
+        let line = parse("--root /a --root /b exec -e A=1 -e B=2 c1 true").unwrap();
+        assert_eq!(line.globals.root, Some(PathBuf::from("/b")));
+        let Verb::Exec(args) = line.verb else { panic!() };
+        assert_eq!(args.env, ["A=1", "B=2"]);
+    }
+
+    #[test]
+    fn it_says_that_it_is_runc_if_it_is_called_so() {
+        for (name, first) in [
+            ("/usr/bin/runc", "runc version "),
+            ("croze-rt", "croze-rt version "),
+            ("/x/runc-old", "croze-rt version "),
+        ] {
+            let line = [name, "--version"].map(OsString::from).to_vec();
+            let text = Invocation::read(line).unwrap_err().to_string();
+            assert!(text.starts_with(first), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_id_of_ps_is_for_ps() {
+        for (line, format, arguments) in [
+            ("ps c1", ListFormat::Table, &[][..]),
+            ("ps -f json c1", ListFormat::Json, &[]),
+            ("ps c1 --format json", ListFormat::Json, &[]),
+            ("ps c1 -ef", ListFormat::Table, &["-ef"]),
+            ("ps c1 -f", ListFormat::Table, &["-f"]),
+            ("ps c1 -f -H", ListFormat::Table, &["-f", "-H"]),
+            ("ps c1 -f json", ListFormat::Json, &[]),
+            ("ps c1 -o pid,args", ListFormat::Table, &["-o", "pid,args"]),
+            ("ps c1 aux -f", ListFormat::Table, &["aux", "-f"]),
+        ] {
+            let Verb::Ps(args) = parse(line).expect(line).verb else {
+                panic!("{line}")
+            };
+            assert_eq!((args.format, args.id.as_str()), (format, "c1"), "{line}");
+            assert_eq!(args.arguments, arguments, "{line}");
+        }
+        assert!(parse("ps -f c1").is_err() && parse("ps c1 -f").is_ok());
     }
 
     #[test]

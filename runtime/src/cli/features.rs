@@ -54,6 +54,8 @@ fn document() -> Value {
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true },
         },
+        // Annotations of a spec that let whoever writes them do more.
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "run.oci.keep_original_groups"],
         "annotations": {
             "org.croze.runtime.version": env!("CARGO_PKG_VERSION"),
             "org.croze.runtime.commit": env!("CROZE_COMMIT"),

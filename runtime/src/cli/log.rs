@@ -8,8 +8,10 @@
 //! Without `--log`, warnings go to standard error. A line is one `write`, so that lines of several runtimes do
 //! not mix in a shared file.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -74,6 +76,32 @@ impl Log {
             format,
             threshold,
         })
+    }
+
+    /// The log that a command line names which could not be understood, if it can be opened: callers read there what was wrong with it.
+    pub(crate) fn named_by(line: &[OsString]) -> Option<Self> {
+        let value = |flag: &str| {
+            let at = line.iter().position(|word| word == flag);
+            let next = at.and_then(|at| line.get(at + 1)).map(OsString::as_os_str);
+            let inline = || {
+                line.iter().find_map(|word| {
+                    let rest = word.as_bytes().strip_prefix(flag.as_bytes())?;
+                    rest.strip_prefix(b"=").map(OsStr::from_bytes)
+                })
+            };
+            next.or_else(inline)
+        };
+        let format = match value("--log-format") {
+            Some(format) if format == "json" => LogFormat::Json,
+            _ => LogFormat::Text,
+        };
+        let path = value("--log").filter(|path| !path.is_empty())?;
+        Self::open(Some(Path::new(path)), format, Level::Warning).ok()
+    }
+
+    /// Whether lines go to standard error, and as JSON.
+    pub(crate) const fn is_standard_error_in_json(&self) -> bool {
+        self.file.is_none() && matches!(self.format, LogFormat::Json)
     }
 
     /// Whether lines go to a file of their own.

@@ -155,8 +155,14 @@ pub(crate) fn fatal(
     code: u8,
 ) -> ExitCode {
     let message = chain(error);
-    if let Some(log) = log.filter(|log| log.has_file()) {
-        log.line(Level::Error, &message);
+    match log {
+        // Whoever asks for JSON reads it from there.
+        Some(log) if log.is_standard_error_in_json() => {
+            log.line(Level::Error, &message);
+            return ExitCode::from(code);
+        }
+        Some(log) if log.has_file() => log.line(Level::Error, &message),
+        _ => {}
     }
     let place = if verb.is_empty() {
         String::new()
@@ -168,9 +174,15 @@ pub(crate) fn fatal(
     ExitCode::from(code)
 }
 
-/// Help and version go to standard output with code 0, wrong arguments to standard error with code 1, as runc has it.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+/// Help and version go to standard output with code 0, wrong arguments to standard error (and the log) with code 1, as runc has it.
+pub(crate) fn usage(error: &clap::Error, log: Option<&Log>) -> ExitCode {
     error.print().ok();
+    if let Some(log) = log.filter(|_| error.use_stderr()) {
+        // What follows the first line tells how to do it right, which is for people.
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        log.line(Level::Error, line.trim_start_matches("error: "));
+    }
     ExitCode::from(u8::from(error.use_stderr()))
 }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use croze_sys::Errno;
 use croze_sys::clone::{self, Namespaces};
-use croze_sys::netlink::{CREATE, EXCLUSIVE, Message, Reply, Socket};
+use croze_sys::netlink::{CREATE, EXCLUSIVE, Family, Message, Reply, Socket};
 use oci_spec::runtime::LinuxNetDevice;
 use rustix::fs::{Mode, OFlags};
 
@@ -117,9 +117,9 @@ pub fn move_in(devices: &[NetDevice], pid: i32, joined: Option<&OwnedFd>) -> Res
         }
     };
     let action = || "talk to the kernel about linux.netDevices".to_owned();
-    let host = Socket::open().while_doing(action)?;
+    let host = Socket::open(Family::Route).while_doing(action)?;
     clone::join(namespace.as_fd(), Namespaces::NETWORK).while_doing(action)?;
-    let container = Socket::open();
+    let container = Socket::open(Family::Route);
     clone::join(own.as_fd(), Namespaces::NETWORK).while_doing(action)?;
     let mut moved = Moved {
         own,

@@ -250,7 +250,11 @@ pub fn open_sources(
                 copies = false;
                 sources.clear();
             }
-            (Err(error), _) => Err(error).while_doing(|| format!("copy the mount {}", path.display()))?,
+            // It may not be needed: if it is, what is done without it says what is wrong.
+            (Err(_), None) => {}
+            (Err(error), Some(_)) => {
+                Err(error).while_doing(|| format!("copy the mount {}", path.display()))?;
+            }
         }
     }
     Ok(sources)
@@ -353,22 +357,24 @@ fn bind(
     depth: Depth,
     tree: Option<&OwnedFd>,
 ) -> Result<OwnedFd> {
-    // The copy only where there is no other way: what this namespace copies by itself keeps the attributes that the host has locked.
+    // The copy only where there is no other way: what this namespace copies by itself keeps the attributes that the host has set, unless
+    // the spec itself asks for others.
+    let copy = |tree: &OwnedFd| {
+        tree.try_clone().map_err(|source| Error::File {
+            action: "take over the copy of",
+            path: planned.destination.clone(),
+            source,
+        })
+    };
     let opened = match planned.id_map {
         // The mapped copy is the only one with the right owners.
         Some(_) => Err(croze_sys::Error::new("open", Errno::ACCESS)),
         None => fd::open_path(source),
     };
     let (from, is_copy) = match (opened, tree) {
-        (Err(error), Some(tree)) if matches!(error.errno, Errno::ACCESS | Errno::PERM) => {
-            let tree = tree.try_clone().map_err(|source| Error::File {
-                action: "take over the copy of",
-                path: planned.destination.clone(),
-                source,
-            })?;
-            (tree, true)
-        }
-        _ => (open_source(source, planned)?, false),
+        (Ok(opened), _) => (opened, false),
+        (Err(error), Some(tree)) if matches!(error.errno, Errno::ACCESS | Errno::PERM) => (copy(tree)?, true),
+        (Err(_), _) => (open_source(source, planned)?, false),
     };
     let stat = rustix::fs::fstat(&from).while_doing(|| format!("look at {}", source.display()))?;
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -388,10 +394,17 @@ fn bind(
             planned.destination.display()
         )
     };
-    if is_copy {
+    let bound = if is_copy {
         attach::finish(from, &target, &planned.options)
     } else {
         attach::bind(&from, &target, depth, &planned.options)
+    };
+    match (bound, tree) {
+        // In a user namespace the attributes of the host's mounts are locked, except in a copy that was made outside of it.
+        (Err(error), Some(tree)) if error.errno == Errno::PERM && !is_copy => {
+            attach::finish(copy(tree)?, &target, &planned.options)
+        }
+        (bound, _) => bound,
     }
     .while_doing(describe)
 }

@@ -213,6 +213,14 @@ fn validate_linux(linux: &Linux, hostname: bool, domainname: bool) -> Result<(),
             "there is no such propagation",
         ));
     }
+    let personality = linux.personality().as_ref();
+    if let Some(flag) = personality.and_then(|personality| personality.flags().as_ref()?.first()) {
+        return Err(invalid(
+            "linux.personality.flags",
+            flag,
+            "the specification has no flags of a personality yet",
+        ));
+    }
     validate_net_devices(linux, has(LinuxNamespaceType::Network))
 }
 
@@ -494,6 +502,11 @@ mod tests {
                 "/linux/rootfsPropagation",
                 json!("sideways"),
                 r#"linux.rootfsPropagation: "sideways" is not valid: there is no such propagation"#,
+            ),
+            (
+                "/linux/personality",
+                json!({"domain": "LINUX32", "flags": ["ADDR_NO_RANDOMIZE"]}),
+                r#"linux.personality.flags: "ADDR_NO_RANDOMIZE" is not valid: the specification has no flags of a personality yet"#,
             ),
             (
                 "/linux/netDevices",
