@@ -70,6 +70,39 @@ fn global() -> Vec<Case> {
             );
             Ok(())
         }),
+        Case::script("--log of a wrong command line", |stage| {
+            let log = stage.scene.path("log.json");
+            let name = log.display().to_string();
+            stage
+                .runtime
+                .call(&["--log", &name, "--log-format", "json", "state", "--dream"])?
+                .failure(&[])?;
+            let text = fs::read_to_string(&log)?;
+            let last: Value = serde_json::from_str(text.lines().last().context("a line")?)?;
+            ensure!(
+                last["level"] == "error" && last["msg"].as_str().is_some_and(|text| text.contains("dream")),
+                "{last}"
+            );
+            Ok(())
+        }),
+        Case::script("--log-format json without a log", |stage| {
+            let output = stage
+                .runtime
+                .call(&["--log-format", "json", "start", "nobody"])?
+                .failure(&["does not exist"])?;
+            let line: Value = serde_json::from_str(output.stderr.lines().last().context("a line")?)?;
+            ensure!(line["level"] == "error", "{line}");
+            Ok(())
+        }),
+        Case::script("a flag that is given twice", |stage| {
+            let other = stage.directory("other")?.display().to_string();
+            let id = stage.waiting()?;
+            let root = stage.runtime.root().display().to_string();
+            let mut command = std::process::Command::new(stage.runtime.program());
+            command.args(["--root", &other, "--root", &root, "state", &id]);
+            stage.scene.run(command)?.success()?;
+            stage.runtime.delete_by_force(&id)
+        }),
         Case::script("--debug", |stage| {
             let log = stage.scene.path("log.txt").display().to_string();
             stage.call(&["--debug", "--log", &log, "list"]).map(drop)
@@ -368,6 +401,9 @@ fn listings() -> Vec<Case> {
             let id = stage.waiting()?;
             let table = stage.call(&["ps", &id, "-o", "pid,comm"])?.stdout;
             ensure!(table.lines().count() == 2, "{table}");
+            // A flag that we have too, but not without a value.
+            let table = stage.call(&["ps", &id, "-f"])?.stdout;
+            ensure!(table.starts_with("UID") && table.lines().count() == 2, "{table}");
             stage.runtime.delete_by_force(&id)
         }),
         Case::script("events --stats", |stage| {

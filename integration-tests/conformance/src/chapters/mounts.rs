@@ -135,6 +135,15 @@ fn binds() -> Vec<Case> {
         Case::script("mounts.options runbindable", |stage| {
             bound(stage, &json!(["rbind", "runbindable"]), &["unbindable"], Some(&["unbindable"]))
         }),
+        Case::script("mounts.options bind,strictatime in a user namespace", |stage| {
+            let source = stage.file("source", "content")?;
+            let mut config = spec::docker_like(&["/probe"]);
+            with_user_namespace(&mut config)?;
+            let mount = json!({ "destination": "/place", "type": "bind", "source": source, "options": ["bind", "strictatime"] });
+            spec::append(&mut config, "/mounts", mount)?;
+            let report = stage.run(&config)?.success()?.json()?;
+            mounted(&report, "/place", &["!relatime".to_owned(), "!noatime".to_owned()])
+        }),
         Case::script("mounts.source a file", |stage| {
             let source = stage.file("source", "content")?;
             let text = stage.shell("cat /a/new/place", |config| {

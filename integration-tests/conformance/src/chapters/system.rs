@@ -117,6 +117,12 @@ fn kernel() -> Vec<Case> {
         Case::new("linux.personality unknown")
             .set("/linux/personality", json!({ "domain": "OS2" }))
             .refused(&["OS2"]),
+        Case::new("linux.personality.flags")
+            .set(
+                "/linux/personality",
+                json!({ "domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"] }),
+            )
+            .refused(&["linux.personality.flags"]),
         Case::new("linux.memoryPolicy MPOL_BIND")
             .needs(numa.clone())
             .set("/linux/memoryPolicy", policy("MPOL_BIND", "0"))
