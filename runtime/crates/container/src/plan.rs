@@ -325,7 +325,10 @@ impl RootPlan {
         )?;
         let has_mount_namespace = spec::has_namespace(linux, LinuxNamespaceType::Mount);
         let own_dev = !mounts.iter().any(PlannedMount::binds_dev);
-        let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
+        let paths = |list: &Option<Vec<String>>| {
+            let named = list.iter().flatten().filter(|path| !path.is_empty());
+            named.map(PathBuf::from).collect()
+        };
         Ok(Self {
             path: facts.rootfs.clone(),
             readonly: spec

@@ -1,5 +1,7 @@
 //! Makes a JSON spec fit the strict types: what a caller may expect to be ignored is dropped with a warning, what is missing
 //! and has a default is filled in, and what is wrong is refused with the name of its field.
+//!
+//! Most specs are written by programs in Go, where `null` stands for everything that is not there, and so does an empty text: they are read so.
 
 use croze_sys::caps;
 use serde_json::{Map, Value};
@@ -58,6 +60,7 @@ const OPERATORS: [&str; 7] = [
 
 /// Filters a whole spec in place; returns what was dropped, one line each.
 pub(super) fn spec(value: &mut Value) -> Result<Vec<String>, SpecError> {
+    without_nulls(value);
     let mut warnings = Vec::new();
     let Some(root) = value.as_object_mut() else {
         return Err(invalid("config.json", value, "it must be an object"));
@@ -74,6 +77,14 @@ pub(super) fn spec(value: &mut Value) -> Result<Vec<String>, SpecError> {
                 "there is no such namespace",
             )?;
         }
+        // As runc has it: without a default action and without rules there is no filter.
+        let is_filter = |profile: &Map<String, Value>| {
+            let has = |key, empty: Value| profile.get(key).is_some_and(|value| *value != empty);
+            has("defaultAction", "".into()) || has("syscalls", Value::Array(Vec::new()))
+        };
+        if object_mut(linux, "seccomp").is_some_and(|profile| !is_filter(profile)) {
+            linux.remove("seccomp");
+        }
         if let Some(profile) = object_mut(linux, "seccomp") {
             seccomp(profile)?;
         }
@@ -86,9 +97,19 @@ pub(super) fn spec(value: &mut Value) -> Result<Vec<String>, SpecError> {
 
 /// Filters a `resources` object in place.
 pub(super) fn resources(value: &mut Value) {
+    without_nulls(value);
     let Some(resources) = value.as_object_mut() else {
         return;
     };
+    // A rule without a type is about all devices.
+    for rule in array_mut(resources, "devices") {
+        if let Some(rule) = rule
+            .as_object_mut()
+            .filter(|rule| rule.get("type") == Some(&"".into()))
+        {
+            rule.remove("type");
+        }
+    }
     // A limit that is not there is no limit, but the types insist on it.
     if resources
         .get("pids")
@@ -100,6 +121,7 @@ pub(super) fn resources(value: &mut Value) {
 
 /// Filters a `process` object in place; returns what was dropped, one line each.
 pub(super) fn process(value: &mut Value) -> Result<Vec<String>, SpecError> {
+    without_nulls(value);
     let mut warnings = Vec::new();
     let Some(process) = value.as_object_mut() else {
         return Err(invalid("process", value, "it must be an object"));
@@ -167,17 +189,40 @@ fn seccomp(profile: &mut Map<String, Value>) -> Result<(), SpecError> {
             &ACTIONS,
             UNKNOWN_ACTION,
         )?;
-        let args = syscall.get("args").and_then(Value::as_array);
-        for arg in args.into_iter().flatten() {
+        let Some(syscall) = syscall.as_object_mut() else {
+            continue;
+        };
+        syscall.entry("names").or_insert_with(|| Value::Array(Vec::new()));
+        for arg in array_mut(syscall, "args") {
             known(
                 "linux.seccomp.syscalls.args.op",
                 arg.get("op"),
                 &OPERATORS,
                 "there is no such operator",
             )?;
+            if let Some(arg) = arg.as_object_mut() {
+                for number in ["index", "value"] {
+                    arg.entry(number).or_insert_with(|| Value::from(0));
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// Takes away every `null`, in lists too.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => {
+            items.retain(|item| !item.is_null());
+            items.iter_mut().for_each(without_nulls);
+        }
+        _ => {}
+    }
 }
 
 fn known(field: &str, value: Option<&Value>, names: &[&str], reason: &'static str) -> Result<(), SpecError> {
@@ -230,6 +275,33 @@ mod tests {
     }
 
     #[test]
+    fn null_and_empty_texts_are_what_is_not_there() {
+        let mut value = json!({
+            "ociVersion": null,
+            "process": {"cwd": "/", "user": {"uid": null, "additionalGids": [null, 5]}, "args": null},
+            "linux": {
+                "seccomp": {"defaultAction": "", "syscalls": []},
+                "resources": {"pids": {"limit": null}, "devices": [{"allow": null, "type": "", "access": "rwm"}]},
+            },
+        });
+        assert_eq!(spec(&mut value).expect("lenient"), [""; 0]);
+        assert_eq!(
+            value,
+            json!({
+                "process": {"cwd": "/", "user": {"additionalGids": [5]}},
+                "linux": {"resources": {"devices": [{"access": "rwm"}]}},
+            })
+        );
+        let mut value = json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"action": "SCMP_ACT_ERRNO", "args": [{"op": "SCMP_CMP_EQ"}]}]}}});
+        spec(&mut value).expect("lenient");
+        assert_eq!(
+            value["linux"]["seccomp"]["syscalls"],
+            json!([{"action": "SCMP_ACT_ERRNO", "names": [], "args": [{"op": "SCMP_CMP_EQ", "index": 0, "value": 0}]}])
+        );
+    }
+
+    #[test]
     fn what_no_system_knows_is_refused_by_name() {
         let cases = [
             (
@@ -244,7 +316,10 @@ mod tests {
                 json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_MAYBE"}}}),
                 "linux.seccomp.defaultAction",
             ),
-            (json!({"linux": {"seccomp": {}}}), "linux.seccomp.defaultAction"),
+            (
+                json!({"linux": {"seccomp": {"syscalls": [{"names": ["ptrace"], "action": "SCMP_ACT_ERRNO"}]}}}),
+                "linux.seccomp.defaultAction",
+            ),
             (
                 json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"action": "?"}]}}}),
                 "linux.seccomp.syscalls.action",

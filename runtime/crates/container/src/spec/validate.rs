@@ -200,11 +200,13 @@ fn validate_linux(linux: &Linux, hostname: bool, domainname: bool) -> Result<(),
         ("linux.maskedPaths", linux.masked_paths()),
         ("linux.readonlyPaths", linux.readonly_paths()),
     ] {
-        if let Some(path) = paths.iter().flatten().find(|path| !Path::new(path).is_absolute()) {
+        let is_relative = |path: &&String| !path.is_empty() && !Path::new(path).is_absolute();
+        if let Some(path) = paths.iter().flatten().find(is_relative) {
             return Err(invalid(field, path, "it must be an absolute path"));
         }
     }
     if let Some(propagation) = linux.rootfs_propagation()
+        && !propagation.is_empty()
         && crate::mounts::options::propagation(propagation).is_none()
     {
         return Err(invalid(
