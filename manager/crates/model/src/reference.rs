@@ -18,6 +18,8 @@ use crate::{Digest, DigestError};
 
 /// The registry that names without a domain mean.
 const DEFAULT_DOMAIN: &str = "docker.io";
+/// Its other names: of the host that serves it, and of files of credentials.
+const DEFAULT_DOMAIN_HOSTS: [&str; 2] = ["registry-1.docker.io", "index.docker.io"];
 /// The tag that names without tag and digest mean.
 const DEFAULT_TAG: &str = "latest";
 /// docker's bound on domain and path together, in bytes.
@@ -59,6 +61,23 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// Docker Hub's name in references.
+    pub const HUB: &str = DEFAULT_DOMAIN;
+
+    /// The registry that somebody's word for one means, as [`Reference::domain`] would name it: without scheme and path, Docker Hub's names
+    /// as one. `None` if it can be no registry's name.
+    #[must_use]
+    pub fn registry_of(text: &str) -> Option<&str> {
+        let host = text
+            .strip_prefix("https://")
+            .or_else(|| text.strip_prefix("http://"));
+        let host = host.unwrap_or(text).split('/').next().unwrap_or_default();
+        if DEFAULT_DOMAIN_HOSTS.contains(&host) {
+            return Some(DEFAULT_DOMAIN);
+        }
+        Some(host).filter(|host| reads_as_domain(host) && is_domain(host))
+    }
+
     /// The registry, with its port if one was given: `docker.io`, `localhost:5000`.
     #[must_use]
     pub fn domain(&self) -> &str {
@@ -208,20 +227,15 @@ impl FromStr for Reference {
 /// Domain and remainder, by docker's rule of what is a domain.
 fn split_domain(text: &str) -> (&str, &str) {
     match text.split_once('/') {
-        Some((first, rest))
-            if first == "localhost"
-                || first.contains(['.', ':', '['])
-                || first.bytes().any(|b| b.is_ascii_uppercase()) =>
-        {
-            let domain = if first == "index.docker.io" {
-                DEFAULT_DOMAIN
-            } else {
-                first
-            };
-            (domain, rest)
-        }
+        Some(("index.docker.io", rest)) => (DEFAULT_DOMAIN, rest),
+        Some((first, rest)) if reads_as_domain(first) => (first, rest),
         _ => (DEFAULT_DOMAIN, text),
     }
+}
+
+/// Whether a first component is the registry, and not a part of the repository's path.
+fn reads_as_domain(first: &str) -> bool {
+    first == "localhost" || first.contains(['.', ':', '[']) || first.bytes().any(|b| b.is_ascii_uppercase())
 }
 
 fn is_domain(text: &str) -> bool {
@@ -354,6 +368,28 @@ mod tests {
                 "{text}"
             );
             assert_eq!(full.parse::<Reference>().unwrap(), reference, "{text}");
+        }
+    }
+
+    #[test]
+    fn words_for_a_registry_are_brought_to_the_name_that_references_have() {
+        for (text, registry) in [
+            ("https://index.docker.io/v1/", Some("docker.io")),
+            ("registry-1.docker.io", Some("docker.io")),
+            ("docker.io", Some("docker.io")),
+            ("https://r.example:5000/v2/", Some("r.example:5000")),
+            ("http://localhost:5000", Some("localhost:5000")),
+            ("[::1]:5000", Some("[::1]:5000")),
+            ("quay.io/team", Some("quay.io")),
+            ("Registry", Some("Registry")),
+            ("registry", None),
+            ("", None),
+            ("https://", None),
+            ("a b", None),
+            ("user@host", None),
+            ("no_registry", None),
+        ] {
+            assert_eq!(Reference::registry_of(text), registry, "{text:?}");
         }
     }
 

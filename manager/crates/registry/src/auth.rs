@@ -72,6 +72,7 @@ impl Challenge {
 pub(crate) struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
+    #[serde(default, deserialize_with = "seconds")]
     expires_in: Option<u64>,
     refresh_token: Option<String>,
 }
@@ -79,7 +80,9 @@ pub(crate) struct TokenAnswer {
 impl TokenAnswer {
     /// The bearer token, if there is one.
     pub(crate) fn token(&self) -> Option<Secret> {
-        let given = |token: &Option<String>| token.clone().filter(|token| !token.is_empty());
+        // What no header can hold is none.
+        let usable = |token: &String| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+        let given = |token: &Option<String>| token.clone().filter(usable);
         given(&self.token)
             .or_else(|| given(&self.access_token))
             .map(Secret::new)
@@ -92,6 +95,17 @@ impl TokenAnswer {
             .filter(|token| !token.is_empty())
             .map(Secret::new)
     }
+}
+
+/// Seconds as servers write them: as a number of any kind, or in quotes. What is none of these says nothing.
+fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    let whole = |text: &str| text.trim().split('.').next()?.parse().ok();
+    Ok(match &value {
+        serde_json::Value::Number(number) => whole(&number.to_string()),
+        serde_json::Value::String(text) => whole(text),
+        _ => None,
+    })
 }
 
 /// What proved good, by base URL, repository, and on whose behalf: nobody's token is used for somebody else.
@@ -230,6 +244,23 @@ mod tests {
         assert_eq!(tokens.get("b", "other", &nobody, now), None);
         let huge = answer(r#"{"token":"t","expires_in":18446744073709551615}"#);
         assert_eq!(tokens.put("b", "r", &nobody, &huge, now), bearer("t"));
+    }
+
+    #[test]
+    fn a_token_is_what_a_header_can_hold_and_its_time_may_be_written_in_many_ways() {
+        for (text, token, expires_in) in [
+            (r#"{"token":"t","expires_in":300}"#, Some("t"), Some(300)),
+            (r#"{"token":"t","expires_in":300.5}"#, Some("t"), Some(300)),
+            (r#"{"token":"t","expires_in":"300"}"#, Some("t"), Some(300)),
+            (r#"{"token":"t","expires_in":-1}"#, Some("t"), None),
+            (r#"{"token":"t","expires_in":null}"#, Some("t"), None),
+            (r#"{"token":"a\nb","access_token":"t"}"#, Some("t"), None),
+            (r#"{"token":"a b"}"#, None, None),
+        ] {
+            let answer: TokenAnswer = serde_json::from_str(text).unwrap();
+            assert_eq!(answer.token(), token.map(Secret::new), "{text}");
+            assert_eq!(answer.expires_in, expires_in, "{text}");
+        }
     }
 
     #[test]

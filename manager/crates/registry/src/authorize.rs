@@ -57,7 +57,11 @@ impl Registry {
     }
 
     async fn verify(&self, server: &str) -> Result<LoggedIn, RegistryError> {
-        let registry = registry_name(server)?;
+        let registry = Reference::registry_of(server)
+            .ok_or_else(|| RegistryError::Name {
+                name: server.chars().take(200).collect(),
+            })?
+            .to_owned();
         let endpoint = Endpoint::of_registry(&registry, self.hosts());
         let address = endpoint.root_url();
         let ask = Ask::default();
@@ -366,29 +370,7 @@ fn cannot_ask(endpoint: &Endpoint, reason: &'static str) -> RegistryError {
 }
 
 fn no_token(endpoint: &Endpoint) -> RegistryError {
-    cannot_ask(endpoint, "its token server gave no token")
-}
-
-/// The name by which references know the registry: without a scheme or path, Docker Hub's many names as one.
-fn registry_name(server: &str) -> Result<String, RegistryError> {
-    let host = server
-        .trim_start_matches("https://")
-        .trim_start_matches("http://")
-        .split('/')
-        .next()
-        .unwrap_or_default();
-    let host = match host {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io",
-        other => other,
-    };
-    let reference: Result<Reference, _> = format!("{host}/a/b").parse();
-    reference
-        .ok()
-        .filter(|reference| reference.domain() == host)
-        .map(|reference| reference.domain().to_owned())
-        .ok_or_else(|| RegistryError::Name {
-            name: server.chars().take(200).collect(),
-        })
+    cannot_ask(endpoint, "its token server gave no usable token")
 }
 
 #[cfg(test)]

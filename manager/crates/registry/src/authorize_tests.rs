@@ -280,6 +280,33 @@ async fn credentials_follow_no_redirect_to_another_server() {
 }
 
 #[tokio::test]
+async fn a_token_that_no_header_can_hold_is_told_and_not_tried_again() {
+    let server = Server::start(|request: &Request| match request.path.starts_with("/token?") {
+        true => Reply::new(200, r#"{"token":"two\nlines"}"#),
+        false => bearer(request, "/token"),
+    })
+    .await;
+    let error = pull(&server, user("alice", "secret")).await.unwrap_err();
+    assert!(
+        error.what().contains("its token server gave no usable token"),
+        "{}",
+        error.what()
+    );
+    assert_eq!(
+        server.requests().len(),
+        2,
+        "once the registry, once its token server"
+    );
+
+    let credentials = Credentials::Registry {
+        token: Secret::new("two\nlines"),
+    };
+    let error = pull(&server, credentials).await.unwrap_err();
+    assert!(error.what().contains("no header can hold"), "{}", error.what());
+    assert_eq!(server.requests().len(), 2, "nothing is sent");
+}
+
+#[tokio::test]
 async fn a_login_answers_nobody_but_the_registry() {
     let thief = Server::start(|request: &Request| match request.path.as_str() {
         "/v2/" => bearer(request, "/token"),

@@ -258,10 +258,17 @@ impl Registry {
         if let Some(proof) = proof {
             request = proof.put(request);
         }
-        request
-            .send()
-            .await
-            .map_err(|source| unreachable(endpoint, address, source))
+        request.send().await.map_err(|source| {
+            if source.is_builder() && proof.is_some() {
+                // Nothing was sent: the same would happen with every try.
+                let reason = "the token for it holds characters that no header can hold";
+                return RegistryError::NoToken {
+                    registry: endpoint.registry.clone(),
+                    reason,
+                };
+            }
+            unreachable(endpoint, address, source)
+        })
     }
 
     pub(crate) async fn client(

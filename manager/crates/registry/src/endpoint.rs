@@ -7,7 +7,7 @@ use croze_model::Reference;
 use crate::hosts::Hosts;
 
 /// Docker Hub's name in references, and the host that serves it.
-pub(crate) const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
+pub(crate) const HUB: (&str, &str) = (Reference::HUB, "registry-1.docker.io");
 
 /// A repository at a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -265,7 +265,7 @@ fn parse(bytes: &[u8], served_as: Option<&str>, what: &str) -> Result<Document, 
         && inside != served_as
     {
         return Err(malformed(format!(
-            "it is served as {served_as} but says that it is {inside}"
+            "it is served as {served_as} but says that it is {inside:?}"
         )));
     }
     let media_type = inside.or(served_as).unwrap_or_default();
@@ -325,7 +325,8 @@ fn choose<'a>(index: &'a ImageIndex, wanted: &Platform, what: &str) -> Result<&'
     let mut available: Vec<String> = platforms()
         // Attestations are listed as unknown/unknown.
         .filter(|(_, platform)| platform.os != "unknown")
-        .map(|(_, platform)| platform.to_string())
+        // The registry's words: one line of plain text.
+        .map(|(_, platform)| platform.to_string().replace(char::is_control, "?"))
         .collect();
     available.dedup();
     Err(RegistryError::NoPlatform {
