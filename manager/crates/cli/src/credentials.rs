@@ -25,8 +25,6 @@ use crate::credentials::helper::{Found, HelperError};
 use crate::failure::Failure;
 use crate::{output, terminal};
 
-/// Docker Hub's name in references.
-pub(crate) const HUB: &str = "docker.io";
 /// Docker Hub's name in files of credentials.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 /// The user name by which a helper says that its secret is an identity token.
@@ -131,15 +129,10 @@ pub(crate) fn found_of(credentials: &RegistryCredentials) -> Found {
 
 /// The name of a registry in files of credentials.
 pub(crate) fn key(registry: &str) -> &str {
-    if registry == HUB { HUB_KEY } else { registry }
-}
-
-/// The registry that a name in a file, or a user's word for one, means: without scheme and path, Docker Hub's names as one.
-pub(crate) fn registry_of(key: &str) -> &str {
-    let host = key.trim_start_matches("https://").trim_start_matches("http://");
-    match host.split('/').next().unwrap_or_default() {
-        "index.docker.io" | "registry-1.docker.io" | "" => HUB,
-        host => host,
+    if registry == Reference::HUB {
+        HUB_KEY
+    } else {
+        registry
     }
 }
 
@@ -187,17 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_registries_are_brought_to_one_form() {
-        for (key, registry) in [
-            ("https://index.docker.io/v1/", "docker.io"),
-            ("docker.io", "docker.io"),
-            ("https://r.example:5000/v2/", "r.example:5000"),
-            ("http://localhost:5000", "localhost:5000"),
-            ("quay.io/team", "quay.io"),
-            ("", "docker.io"),
-        ] {
-            assert_eq!(registry_of(key), registry, "{key}");
-        }
+    fn docker_hub_has_a_name_of_its_own_in_files() {
         assert_eq!(key("docker.io"), "https://index.docker.io/v1/");
         assert_eq!(key("quay.io"), "quay.io");
     }

@@ -20,9 +20,15 @@ pub(crate) fn text(text: &str) -> Result<(), Failure> {
         .map_err(|source| Failure::io("write to standard output", source))
 }
 
-/// Prints one line on standard error. There is nowhere to report that this failed.
+/// Prints lines on standard error. There is nowhere to report that this failed.
+///
+/// What they say may come from anywhere, a registry's answer or a file's name among them: a terminal gets nothing that it would obey.
 pub(crate) fn notice(text: &str) {
-    drop(writeln!(io::stderr().lock(), "{text}"));
+    drop(writeln!(
+        io::stderr().lock(),
+        "{}",
+        escaped(text, |c| !matches!(c, '\n' | '\t'))
+    ));
 }
 
 /// Prints an error as every verb does: `croze: WHAT: CAUSE`.
@@ -37,9 +43,14 @@ pub(crate) fn hint(text: &str) {
 
 /// Text from a container or an image made safe for a terminal: control characters become visible escapes.
 pub(crate) fn printable(text: &str) -> String {
+    escaped(text, |_| true)
+}
+
+/// The text with those of its control characters as visible escapes for which `is_bad` holds.
+fn escaped(text: &str, is_bad: impl Fn(char) -> bool) -> String {
     text.chars()
         .flat_map(|c| {
-            if c.is_control() {
+            if c.is_control() && is_bad(c) {
                 c.escape_default().to_string()
             } else {
                 c.to_string()
@@ -57,5 +68,10 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(printable("a\x1b[31m\nö"), "a\\u{1b}[31m\\nö");
+        let of_notice = |text| escaped(text, |c| !matches!(c, '\n' | '\t'));
+        assert_eq!(
+            of_notice("a:\n\tb\x1b]0;c\x07\r\u{9b}m"),
+            "a:\n\tb\\u{1b}]0;c\\u{7}\\r\\u{9b}m"
+        );
     }
 }

@@ -6,20 +6,23 @@
 //!   "credsStore": "pass" }
 //! ```
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown, lchown};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use croze_client::Reference;
 use croze_client::v1::RegistryCredentials;
 use serde_json::{Map, Value, json};
 
-use crate::credentials::{HUB, key, registry_of};
+use crate::credentials::key;
 
 /// The largest file that is read.
 const MAX_FILE: u64 = 8 << 20;
+/// How many symbolic links may lead to it, one to the next; the kernel follows no more.
+const MAX_LINKS: usize = 40;
 
 /// Why a file of credentials cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,13 @@ pub(crate) enum AuthFileError {
     #[error("cannot {call} {}: {source}", path.display())]
     File {
         call: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The file is written, and the directory's entry for it may not last.
+    #[error("{} is written, but may be lost if the power fails now: {source}", path.display())]
+    NotDurable {
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -73,6 +83,23 @@ impl AuthFile {
         })
     }
 
+    /// Changes the file as it is by now, while nobody else who asks here does: two logins at once are both kept.
+    pub(crate) fn change(path: &Path, change: impl FnOnce(&mut Self)) -> Result<(), AuthFileError> {
+        let path = resolve(path);
+        let directory = directory_of(&path);
+        make_directory(directory).map_err(|source| AuthFileError::File {
+            call: "make the directory of",
+            path: path.clone(),
+            source,
+        })?;
+        // Held until the end. Where a file system cannot lock, changes are made without.
+        let lock = File::open(directory);
+        let _unlocked = lock.as_ref().map(File::lock);
+        let mut file = Self::read(&path)?;
+        change(&mut file);
+        file.save()
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -83,7 +110,7 @@ impl AuthFile {
         let helpers = self.root.get("credHelpers")?.as_object()?;
         let name = helpers
             .iter()
-            .find(|(name, _)| registry_of(name) == registry)?
+            .find(|(name, _)| Reference::registry_of(name) == Some(registry))?
             .1
             .as_str()?;
         Some(name.to_owned()).filter(|name| !name.is_empty())
@@ -108,10 +135,9 @@ impl AuthFile {
                 None => break,
             }
         }
-        let whole = |name: &str| !name.contains('/') || name.contains("://");
         auths
             .iter()
-            .filter(|(name, _)| whole(name) && registry_of(name) == registry)
+            .filter(|(name, _)| is_for(name, registry))
             .find_map(|(_, value)| entry(value))
     }
 
@@ -152,51 +178,99 @@ impl AuthFile {
         auths.len() < before
     }
 
-    /// Writes the file: readable by its owner only, and whole or not at all. A file that a symbolic link leads to stays there.
-    pub(crate) fn save(&self) -> Result<(), AuthFileError> {
-        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let failed = |call| {
-            let path = path.clone();
-            move |source| AuthFileError::File { call, path, source }
-        };
-        let directory = path.parent().unwrap_or(Path::new("."));
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(failed("make the directory of"))?;
+    /// Writes the file: readable by its owner only, and whole or not at all.
+    fn save(&self) -> Result<(), AuthFileError> {
+        let (path, directory) = (&self.path, directory_of(&self.path));
         let text = format!("{:#}\n", Value::Object(self.root.clone()));
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.new", std::process::id()));
-        let new = directory.join(name);
-        write_private(&new, &text)
-            .and_then(|()| fs::rename(&new, &path))
-            .and_then(|()| File::open(directory)?.sync_all())
-            .map_err(|source| {
-                // It may not have been made; then there is nothing to remove.
-                drop(fs::remove_file(&new));
-                failed("write")(source)
+        replace(path, directory, &text).map_err(|source| AuthFileError::File {
+            call: "write",
+            path: path.clone(),
+            source,
+        })?;
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|source| AuthFileError::NotDurable {
+                path: path.clone(),
+                source,
             })
     }
 }
 
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    // One that was left by a process of the same number has whatever mode it had.
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+/// Where a file really is: one that symbolic links lead to stays there, also one that is still to be made.
+fn resolve(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match fs::read_link(&path) {
+            Ok(target) => path = directory_of(&path).join(target),
+            Err(_) => break,
+        }
+    }
+    path
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// User and group.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    uid: u32,
+    gid: u32,
+}
+
+fn owner_of(path: &Path) -> io::Result<Owner> {
+    let metadata = fs::metadata(path)?;
+    Ok(Owner {
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+    })
+}
+
+/// Makes a directory and those above it. Who uses `sudo` may have kept HOME: what root makes there belongs to whom the directory above it
+/// belongs.
+fn make_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = directory_of(path);
+    make_directory(above)?;
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Ok(()) if is_root() => {
+            let owner = owner_of(above)?;
+            lchown(path, Some(owner.uid), Some(owner.gid))
+        }
+        made => made,
+    }
+}
+
+/// Puts a new file with this text into the place of `path`, in its directory. Others may be allowed to write there, too: the new file has a
+/// name that nobody can foresee, is never one that is there already, and is private from the beginning.
+fn replace(path: &Path, directory: &Path, text: &str) -> io::Result<()> {
+    let owner = owner_of(path).or_else(|_| owner_of(directory))?;
+    let mut new = tempfile::Builder::new()
+        .prefix(".croze-login-")
+        .tempfile_in(directory)?;
+    if is_root() {
+        fchown(new.as_file(), Some(owner.uid), Some(owner.gid))?;
+    }
+    new.write_all(text.as_bytes())?;
+    new.as_file().sync_all()?;
+    new.persist(path)?;
+    Ok(())
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// Whether an entry's name means the whole registry.
 fn is_for(name: &str, registry: &str) -> bool {
     let whole = !name.contains('/') || name.contains("://");
-    whole && registry_of(name) == registry && !(name.is_empty() && registry == HUB)
+    whole && Reference::registry_of(name) == Some(registry)
 }
 
 /// An entry's credentials; `None` if it has none.
@@ -229,6 +303,8 @@ fn entry(value: &Value) -> Option<RegistryCredentials> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn file(text: &str) -> AuthFile {
@@ -285,11 +361,12 @@ mod tests {
     fn a_file_is_written_privately_with_what_else_it_holds() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/config.json");
-        let mut file = AuthFile::read(&path).unwrap();
-        file.root.insert("psFormat".to_owned(), json!("table"));
-        file.set("r.example", Some(&password("alice", "secret")));
-        file.set("docker.io", Some(&password("bob", "b")));
-        file.save().unwrap();
+        AuthFile::change(&path, |file| {
+            file.root.insert("psFormat".to_owned(), json!("table"));
+            file.set("r.example", Some(&password("alice", "secret")));
+            file.set("docker.io", Some(&password("bob", "b")));
+        })
+        .unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
@@ -301,6 +378,62 @@ mod tests {
         assert!(again.has("docker.io") && again.remove("docker.io") && !again.remove("docker.io"));
         again.set("r.example", None);
         assert!(again.has("r.example") && again.get("r.example", "a").is_none());
+    }
+
+    #[test]
+    fn changes_at_once_are_all_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let registries: Vec<String> = (0..16).map(|n| format!("r{n}.example")).collect();
+        std::thread::scope(|scope| {
+            for registry in &registries {
+                let set = || {
+                    AuthFile::change(&path, |file| {
+                        file.set(registry, Some(&password("alice", "secret")));
+                    })
+                };
+                scope.spawn(move || set().unwrap());
+            }
+        });
+        let file = AuthFile::read(&path).unwrap();
+        assert!(registries.iter().all(|registry| file.has(registry)));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_stays_where_a_link_leads_and_with_its_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("home");
+        fs::create_dir(&home).unwrap();
+        let (link, target) = (home.join(".docker/config.json"), home.join("kept.json"));
+        fs::create_dir(home.join(".docker")).unwrap();
+        std::os::unix::fs::symlink("../kept.json", &link).unwrap();
+        let alice = if is_root() {
+            4711
+        } else {
+            owner_of(&home).unwrap().uid
+        };
+        if is_root() {
+            std::os::unix::fs::chown(&home, Some(alice), Some(alice)).unwrap();
+        }
+        let set = |path: &Path| {
+            AuthFile::change(path, |file| {
+                file.set("r.example", Some(&password("alice", "secret")));
+            })
+            .unwrap();
+        };
+        // The link leads to nothing yet, and then to a file.
+        for _ in 0..2 {
+            set(&link);
+            assert!(link.is_symlink());
+            assert_eq!(owner_of(&target).unwrap().uid, alice);
+        }
+        let new = home.join(".config/containers/auth.json");
+        set(&new);
+        for path in [&new, &home.join(".config")] {
+            assert_eq!(owner_of(path).unwrap().uid, alice, "{}", path.display());
+        }
+        assert_eq!(directory_of(Path::new("auth.json")), Path::new("."));
     }
 
     #[test]

@@ -52,11 +52,9 @@ pub(crate) enum HelperError {
 /// What the helper knows of a server; `None` if it knows nothing.
 pub(crate) async fn get(name: &str, server: &str) -> Result<Option<Found>, HelperError> {
     match call(name, "get", server).await {
-        Ok(answer) => serde_json::from_str(&answer)
-            .map(Some)
-            .map_err(|_| HelperError::Answer {
-                program: program(name),
-            }),
+        Ok(answer) => found_in(&answer).map_err(|_| HelperError::Answer {
+            program: program(name),
+        }),
         Err(HelperError::Failed { said, .. }) if said.contains(UNKNOWN) => Ok(None),
         Err(error) => Err(error),
     }
@@ -75,6 +73,12 @@ pub(crate) async fn erase(name: &str, server: &str) -> Result<(), HelperError> {
         Err(HelperError::Failed { said, .. }) if said.contains(UNKNOWN) => Ok(()),
         other => other.map(drop),
     }
+}
+
+/// What an answer says; an empty secret is how some helpers say that they do not know the server.
+fn found_in(answer: &str) -> Result<Option<Found>, serde_json::Error> {
+    let found: Found = serde_json::from_str(answer)?;
+    Ok(Some(found).filter(|found| !found.secret.is_empty()))
 }
 
 fn program(name: &str) -> String {
@@ -133,4 +137,22 @@ async fn call(name: &str, verb: &str, input: &str) -> Result<String, HelperError
             said
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_without_a_secret_is_that_of_a_helper_that_knows_nothing() {
+        for (answer, username) in [
+            (r#"{"Username":"alice","Secret":"s"}"#, Some("alice")),
+            (r#"{"ServerURL":"x","Username":"alice","Secret":""}"#, None),
+            (r#"{"Username":"","Secret":""}"#, None),
+        ] {
+            let found = found_in(answer).unwrap();
+            assert_eq!(found.as_ref().map(|found| found.username.as_str()), username);
+        }
+        assert!(found_in("").is_err());
+    }
 }

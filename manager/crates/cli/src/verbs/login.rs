@@ -1,12 +1,12 @@
 //! `login` and `logout`: credentials are verified by the daemon at the registry, and kept by this program where docker keeps them.
 
 use croze_client::v1::{LoginRequest, RegistryCredentials};
-use croze_client::{Client, Error};
+use croze_client::{Client, Error, Reference};
 
 use crate::args::{LoginArgs, LogoutArgs};
+use crate::credentials;
 use crate::credentials::auth_file::{AuthFile, AuthFileError};
 use crate::credentials::helper::{self, HelperError};
-use crate::credentials::{self, HUB};
 use crate::failure::Failure;
 use crate::{output, terminal};
 
@@ -15,10 +15,14 @@ const MAX_PASSWORD: u64 = 64 * 1024;
 
 /// `croze login`
 pub(super) async fn login(client: &Client, args: &LoginArgs) -> Result<u8, Failure> {
-    let server = args.server.as_deref().unwrap_or(HUB);
+    let server = args.server.as_deref().unwrap_or(Reference::HUB);
     if args.username.is_none() && args.password.is_none() && !args.password_stdin {
-        let registry = credentials::registry_of(server);
-        if let Some(kept) = credentials::kept(registry, "").await? {
+        // The daemon says what is wrong with a name that is none.
+        let kept = match Reference::registry_of(server) {
+            Some(registry) => credentials::kept(registry, "").await?,
+            None => None,
+        };
+        if let Some(kept) = kept {
             output::line("Authenticating with existing credentials...")?;
             match verify(client, server, &kept).await {
                 Ok(verified) => {
@@ -113,31 +117,39 @@ fn password_from_stdin() -> Result<String, Failure> {
 
 /// Gives credentials to the helper that the file names, else to the file itself.
 async fn keep(registry: &str, credentials: &RegistryCredentials) -> Result<(), Failure> {
-    let mut file = AuthFile::read(&credentials::own_file()?)?;
+    let path = credentials::own_file()?;
+    let file = AuthFile::read(&path)?;
     let helper = file.own_helper(registry).or_else(|| file.common_helper());
-    match helper {
+    let entry = match helper {
         Some(name) => {
             let found = credentials::found_of(credentials);
             helper::store(&name, credentials::key(registry), &found).await?;
-            file.set(registry, None);
+            None
         }
         None => {
-            file.set(registry, Some(credentials));
             output::notice(&format!(
                 "WARNING! Your password will be stored unencrypted in {}.\nConfigure a credential helper (credsStore, \
                  credHelpers) to remove this warning.",
                 file.path().display()
             ));
+            Some(credentials)
         }
-    }
-    Ok(file.save()?)
+    };
+    // The helper may have asked its user for something: the file is read again.
+    Ok(AuthFile::change(&path, |file| file.set(registry, entry))?)
 }
 
 /// `croze logout`: needs no daemon.
 pub(super) async fn logout(args: &LogoutArgs) -> Result<u8, Failure> {
-    let server = args.server.as_deref().unwrap_or(HUB);
-    let registry = credentials::registry_of(server);
-    let mut file = AuthFile::read(&credentials::own_file()?)?;
+    let server = args.server.as_deref().unwrap_or(Reference::HUB);
+    let registry = Reference::registry_of(server).ok_or_else(|| {
+        Failure::usage(
+            format!("{server:?} is no registry's name"),
+            Some("write HOST[:PORT], such as registry.example or localhost:5000"),
+        )
+    })?;
+    let path = credentials::own_file()?;
+    let file = AuthFile::read(&path)?;
     if !file.has(registry) {
         output::line(&format!("Not logged in to {registry}"))?;
         return Ok(0);
@@ -146,14 +158,19 @@ pub(super) async fn logout(args: &LogoutArgs) -> Result<u8, Failure> {
     if let Some(name) = file.own_helper(registry).or_else(|| file.common_helper()) {
         helper::erase(&name, credentials::key(registry)).await?;
     }
-    file.remove(registry);
-    file.save()?;
+    AuthFile::change(&path, |file| {
+        file.remove(registry);
+    })?;
     Ok(0)
 }
 
 impl From<AuthFileError> for Failure {
     fn from(error: AuthFileError) -> Self {
-        Self::usage(error.to_string(), Some("nothing was changed"))
+        let hint = match error {
+            AuthFileError::Json { .. } => Some("correct the file, or move it away"),
+            AuthFileError::File { .. } | AuthFileError::NotDurable { .. } => None,
+        };
+        Self::usage(error.to_string(), hint)
     }
 }
 
