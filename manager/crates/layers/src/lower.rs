@@ -2,18 +2,19 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use crate::error::{LayerError, shown};
+use crate::pax::MAX_XATTR;
 use crate::root::{self, file_type, split};
-
-/// The longest value, and list of names, of extended attributes (`XATTR_SIZE_MAX`).
-const XATTR_MAX: usize = 65536;
+use crate::xattrs;
 
 /// A file in a lower layer's tree.
 pub(crate) struct Lower {
@@ -97,10 +98,9 @@ pub(crate) fn copy(from: &Lower, to: &OwnedFd, name: &OsStr, path: &Path) -> Res
 fn copy_regular(from: &Lower, to: &OwnedFd, name: &OsStr) -> io::Result<()> {
     let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut source = File::from(rustix::fs::openat(&from.parent, name, read, Mode::empty())?);
-    let mut target = File::from(rustix::fs::openat(to, name, write, Mode::from_raw_mode(0o600))?);
-    // The standard library lets the kernel copy, and share blocks where the file system can.
-    io::copy(&mut source, &mut target)?;
+    let source = File::from(rustix::fs::openat(&from.parent, name, read, Mode::empty())?);
+    let target = File::from(rustix::fs::openat(to, name, write, Mode::from_raw_mode(0o600))?);
+    copy_content(&source, &target)?;
     rustix::fs::fchown(
         &target,
         Some(Uid::from_raw(from.stat.st_uid)),
@@ -112,18 +112,36 @@ fn copy_regular(from: &Lower, to: &OwnedFd, name: &OsStr) -> io::Result<()> {
     Ok(())
 }
 
+/// Copies a file's bytes, and its holes as holes: a file of terabytes may take no space, and its copy shall not, either.
+fn copy_content(mut source: &File, mut target: &File) -> io::Result<()> {
+    let size = source.metadata()?.len();
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(source, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // Nothing but a hole from here to the end.
+            Err(Errno::NXIO) => break,
+            Err(errno) => return Err(errno.into()),
+        };
+        let end = rustix::fs::seek(source, SeekFrom::Hole(start))?.min(size);
+        source.seek(io::SeekFrom::Start(start))?;
+        target.seek(io::SeekFrom::Start(start))?;
+        // The standard library lets the kernel copy, and share blocks where the file system can.
+        if io::copy(&mut source.take(end.saturating_sub(start)), &mut target)? == 0 {
+            break;
+        }
+        at = end;
+    }
+    target.set_len(size)
+}
+
 fn copy_xattrs(source: &File, target: &File) -> io::Result<()> {
-    let mut names = vec![0; XATTR_MAX];
-    let length = match rustix::fs::flistxattr(source, &mut names[..]) {
-        Ok(length) => length,
-        Err(Errno::NOTSUP) => 0,
-        Err(errno) => return Err(errno.into()),
-    };
-    for name in names[..length].split(|&b| b == 0).filter(|name| !name.is_empty()) {
+    let names = xattrs::names(source)?;
+    for name in xattrs::each(&names) {
         if name.starts_with(b"trusted.overlay.") {
             continue;
         }
-        let mut value = vec![0; XATTR_MAX];
+        let mut value = vec![0; MAX_XATTR];
         let size = rustix::fs::fgetxattr(source, name, &mut value[..])?;
         rustix::fs::fsetxattr(target, name, &value[..size], XattrFlags::empty())?;
     }
@@ -163,5 +181,33 @@ fn times(stat: &Stat) -> Timestamps {
     Timestamps {
         last_access: time,
         last_modification: time,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+
+    use super::*;
+
+    #[test]
+    fn the_copy_of_a_file_with_holes_has_them_too() {
+        const SIZE: u64 = 1 << 40;
+        let parts: [(u64, &[u8]); 3] = [(0, b"begin"), (1 << 30, b"middle"), (SIZE - 3, b"end")];
+        for parts in [&parts[..], &parts[1..2], &[]] {
+            let (source, target) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+            source.set_len(SIZE).unwrap();
+            for (at, bytes) in parts {
+                source.write_all_at(bytes, *at).unwrap();
+            }
+            copy_content(&source, &target).unwrap();
+            let (source, copy) = (source.metadata().unwrap(), target.metadata().unwrap());
+            assert_eq!((copy.len(), copy.blocks()), (SIZE, source.blocks()));
+            for (at, bytes) in parts {
+                let mut found = vec![0; bytes.len()];
+                target.read_exact_at(&mut found, *at).unwrap();
+                assert_eq!(&found, bytes);
+            }
+        }
     }
 }

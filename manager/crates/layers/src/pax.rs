@@ -1,14 +1,14 @@
 //! PAX extended headers (POSIX pax, "pax Extended Header"): records `<length> <key>=<value>\n`, taken apart by their lengths, because a
 //! value may hold any byte: file capabilities hold newlines.
 
-use crate::sparse::Records;
+use crate::sparse::{Records, number};
 
 /// The prefix of extended attributes.
 const XATTR: &[u8] = b"SCHILY.xattr.";
 /// The prefix of what is said about holes.
 const SPARSE: &[u8] = b"GNU.sparse.";
 /// The longest value of an extended attribute (`XATTR_SIZE_MAX`), and the longest name (`XATTR_NAME_MAX`).
-const MAX_XATTR: usize = 65536;
+pub(crate) const MAX_XATTR: usize = 65536;
 const MAX_XATTR_NAME: usize = 255;
 /// How much all of an entry's attributes may hold: no file system of ours takes more.
 const MAX_XATTRS: usize = 128 * 1024;
@@ -94,13 +94,6 @@ pub(crate) fn is_wanted(name: &[u8]) -> bool {
         name,
         b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
     )
-}
-
-fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// `[-]seconds[.fraction]`; a negative time with a fraction is rounded as timespec wants it: nanoseconds count forward.

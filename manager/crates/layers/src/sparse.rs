@@ -156,7 +156,8 @@ pub(crate) fn from_block(block: &[u8; 512], map: &mut Map) -> Option<bool> {
     (map.parts.len() <= MAX_PARTS).then(|| extended.is_extended())
 }
 
-fn number(text: &[u8]) -> Option<u64> {
+/// A number as PAX records have it: decimal digits, and nothing else.
+pub(crate) fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -21,16 +21,27 @@ pub(crate) fn set_xattrs(file: impl AsFd, xattrs: &[(Vec<u8>, Vec<u8>)]) -> io::
     Ok(())
 }
 
-/// Takes away what an earlier entry for the same directory has set.
-pub(crate) fn clear_xattrs(dir: &OwnedFd) -> io::Result<()> {
+/// The names of an open file's extended attributes, each with a zero byte behind it; none on a file system that has no such attributes.
+pub(crate) fn names(file: impl AsFd) -> io::Result<Vec<u8>> {
     let mut names = vec![0; XATTR_LIST_MAX];
-    let length = match rustix::fs::flistxattr(dir, &mut names[..]) {
+    let length = match rustix::fs::flistxattr(file, &mut names[..]) {
         Ok(length) => length,
         Err(Errno::NOTSUP) => 0,
         Err(errno) => return Err(errno.into()),
     };
-    let names = names[..length].split(|&byte| byte == 0);
-    for name in names.filter(|name| crate::pax::is_wanted(name)) {
+    names.truncate(length);
+    Ok(names)
+}
+
+/// Each of such names.
+pub(crate) fn each(names: &[u8]) -> impl Iterator<Item = &[u8]> {
+    names.split(|&byte| byte == 0).filter(|name| !name.is_empty())
+}
+
+/// Takes away what an earlier entry for the same directory has set.
+pub(crate) fn clear_xattrs(dir: &OwnedFd) -> io::Result<()> {
+    let names = names(dir)?;
+    for name in each(&names).filter(|name| crate::pax::is_wanted(name)) {
         rustix::fs::fremovexattr(dir, name)?;
     }
     Ok(())
