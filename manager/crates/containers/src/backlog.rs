@@ -10,8 +10,9 @@
 //! read here, from the files, which are opened while the shim is attached to: they may be removed before a slow client has come to the end. What a
 //! position counts as held back was sent, and comes first in its stream's next entry.
 //!
-//! No byte comes twice and none is missing, with one exception: entries that the log's disk refused while the client was behind are nowhere. The
-//! client is told how many; what it had of their lines it may get a second time.
+//! No byte comes twice and none is missing, with two exceptions. Entries that the log's disk refused while the client was behind are nowhere: the
+//! client is told how many; what it had of their lines it may get a second time. And where the shim could not keep the bytes that a log cannot hold,
+//! each of them is a U+FFFD.
 
 use std::fs::File;
 use std::io;
@@ -66,7 +67,7 @@ impl Backlog {
         let (told, end) = watch::channel(None);
         Ok(Self {
             log: Arc::new(File::open(path)?),
-            replaced: File::open(&beside).ok().map(Arc::new),
+            replaced: open_replaced(Path::new(&beside)),
             position,
             end,
             watcher: tokio::spawn(watch_end(state, told)),
@@ -157,6 +158,19 @@ impl Backlog {
     }
 }
 
+/// The file of replaced bytes; the log can be read without it.
+fn open_replaced(path: &Path) -> Option<Arc<File>> {
+    match File::open(path) {
+        Ok(file) => Some(Arc::new(file)),
+        // The shim could not make it, and has said so.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "an attached client may get replacements for bytes that are not UTF-8");
+            None
+        }
+    }
+}
+
 /// Waits for the first end of the container from now on: a later run is not this client's.
 async fn watch_end(mut state: watch::Receiver<State>, told: watch::Sender<Option<ExitStatus>>) {
     while state.changed().await.is_ok() {
@@ -198,9 +212,9 @@ fn read_chunk(
         } else {
             &mut position.stdout_held
         };
-        let had = line.data.len().min(*held as usize);
+        let had = line.printed().min(*held as usize);
         *held -= u32::try_from(had).unwrap_or(*held);
-        pieces.push(line.stderr, &line.data[had..]);
+        pieces.push(line.stderr, line.behind(had));
     }
     position.replaced_offset += bytes.used;
     pieces.finish();

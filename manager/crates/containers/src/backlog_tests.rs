@@ -113,6 +113,27 @@ async fn without_the_bytes_there_are_replacements() {
         String::from_utf8(found[0].clone()).unwrap(),
         "one\nt\u{fffd}wo\nend"
     );
+    // What the client had is counted in the bytes that were printed, of which each lost one is three in the log.
+    let two: usize = LINES[..2]
+        .iter()
+        .map(|(text, stderr)| entry(text, *stderr).len())
+        .sum();
+    for (held, rest) in [
+        (1, "\u{fffd}wo\nend"),
+        (2, "wo\nend"),
+        (3, "o\nend"),
+        (5, "end"),
+        (6, "nd"),
+    ] {
+        let from = Position {
+            log_offset: two as u64,
+            stdout_held: held,
+            ..Position::default()
+        };
+        let found = missing(&path, from, end_of(&path), [b"", b""]).await;
+        assert_eq!(found[0], rest.as_bytes(), "{held}");
+        assert_eq!(found[1], "err 2\u{fffd}\n".as_bytes());
+    }
 }
 
 #[tokio::test]

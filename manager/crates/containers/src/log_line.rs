@@ -10,6 +10,8 @@ use bytes::Bytes;
 pub(crate) struct LogLine<'line> {
     /// What was printed.
     pub(crate) data: Bytes,
+    /// Where in `data` U+FFFD stands for a byte that nobody has kept.
+    pub(crate) lost: Vec<usize>,
     /// It was printed on standard error.
     pub(crate) stderr: bool,
     /// The container did not print it: the shim says that lines are missing.
@@ -18,10 +20,28 @@ pub(crate) struct LogLine<'line> {
     pub(crate) time: &'line str,
 }
 
+impl LogLine<'_> {
+    /// What is left of `data` behind the first `printed` bytes of what the container printed. A byte that was lost is three bytes here.
+    pub(crate) fn behind(&self, printed: usize) -> &[u8] {
+        let before = |(number, at): &(usize, &usize)| *at - number * REPLACEMENT_GROWS < printed;
+        let grown = self.lost.iter().enumerate().take_while(before).count() * REPLACEMENT_GROWS;
+        self.data.get(printed.saturating_add(grown)..).unwrap_or_default()
+    }
+
+    /// How many bytes the container printed for this line.
+    pub(crate) fn printed(&self) -> usize {
+        self.data.len() - self.lost.len() * REPLACEMENT_GROWS
+    }
+}
+
+/// By how much U+FFFD is longer than the byte that it stands for.
+const REPLACEMENT_GROWS: usize = char::REPLACEMENT_CHARACTER.len_utf8() - 1;
+
 /// Decodes a line without its newline; a damaged one is `None`. `replaced` gives the byte for each `\ufffd`; as long as it gives none that becomes U+FFFD.
 pub(crate) fn decode(line: &[u8], mut replaced: impl FnMut() -> Option<u8>) -> Option<LogLine<'_>> {
     let mut rest = line.strip_prefix(b"{\"log\":\"")?;
     let mut data = Vec::with_capacity(rest.len());
+    let mut lost = Vec::new();
     loop {
         let special = rest.iter().position(|b| matches!(b, b'"' | b'\\'))?;
         data.extend_from_slice(&rest[..special]);
@@ -41,9 +61,12 @@ pub(crate) fn decode(line: &[u8], mut replaced: impl FnMut() -> Option<u8>) -> O
                 let (digits, after) = rest.split_first_chunk::<4>()?;
                 rest = after;
                 let code = u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-                match (code == 0xfffd).then(&mut replaced).flatten() {
-                    Some(byte) => data.push(byte),
-                    None => {
+                match (code == 0xfffd).then(&mut replaced) {
+                    Some(Some(byte)) => data.push(byte),
+                    kept => {
+                        if kept.is_some() {
+                            lost.push(data.len());
+                        }
                         let character = char::from_u32(code)?;
                         data.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
                     }
@@ -57,6 +80,7 @@ pub(crate) fn decode(line: &[u8], mut replaced: impl FnMut() -> Option<u8>) -> O
     let (attributes, time) = rest.split_once(",\"time\":\"")?;
     Some(LogLine {
         data: Bytes::from(data),
+        lost,
         stderr: stream == "stderr",
         by_shim: attributes.starts_with(",\"attrs\":{\"croze\":\"dropped\""),
         time: time.strip_suffix("\"}")?,

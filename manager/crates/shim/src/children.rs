@@ -63,6 +63,7 @@ impl Shim {
             since: Instant::now(),
             oom_killed,
             position: None,
+            position_for_clients: None,
         });
         if process.key == INIT {
             self.stage = Stage::Draining;

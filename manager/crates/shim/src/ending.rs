@@ -149,7 +149,11 @@ impl Shim {
     /// The first process has ended and its output is in: record it, then delete.
     fn finish_container(&mut self, now: Instant) {
         self.read_the_rest(INIT);
-        self.log.finish(time::now_nanos());
+        // Now, while it can be told with what is held back: whether the disk takes that or not, every client has had it.
+        for client in &mut self.clients {
+            client.end_gap(&self.log);
+        }
+        let position_for_clients = self.log.finish(time::now_nanos());
         let lasts = if self.launch.ephemeral {
             Lasts::ThisBoot
         } else {
@@ -165,6 +169,7 @@ impl Shim {
             init.close_streams();
             if let (Some(ended), Some(identity)) = (&mut init.ended, &init.identity) {
                 ended.position = Some(position);
+                ended.position_for_clients = Some(position_for_clients);
                 let started = (self.started_nanos > 0).then(|| time::rfc3339(self.started_nanos));
                 let record = serde_json::json!({
                     "version": 1,
@@ -230,7 +235,11 @@ impl Shim {
         for client in &mut self.clients {
             if let Some(role) = client.role.filter(|r| r.process == key) {
                 client.end_gap(&self.log);
-                client.send(role.request, reply::Body::Exit(exit_message(ended)));
+                let exit = Exit {
+                    position: ended.position_for_clients,
+                    ..exit_message(ended)
+                };
+                client.send(role.request, reply::Body::Exit(exit));
                 client.flush();
                 // An exec's client may take its time while the container lives: its output is nowhere else. What others do not read in time they
                 // find in the log and in the record of the exit.

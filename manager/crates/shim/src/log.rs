@@ -255,14 +255,20 @@ impl Log {
         self.write_batch(now_nanos);
     }
 
-    /// Writes what is held back.
-    pub(crate) fn finish(&mut self, now_nanos: i64) {
+    /// Writes what is held back. The position afterwards is that for a client that has had all of it live: what the disk refuses of it now does not
+    /// count as lost.
+    pub(crate) fn finish(&mut self, now_nanos: i64) -> Position {
+        let lines_dropped = self.dropped;
         let time = time::rfc3339(now_nanos);
         let (stdout, stderr) = (StreamKind::Stdout, StreamKind::Stderr);
         self.stdout.finish(|text| self.batch.add(text, stdout, &time));
         self.stderr.finish(|text| self.batch.add(text, stderr, &time));
         self.write_batch(now_nanos);
         self.tell_drops(now_nanos);
+        Position {
+            lines_dropped,
+            ..self.position()
+        }
     }
 
     /// Makes the log durable.

@@ -114,6 +114,28 @@ fn a_disk_that_refuses_loses_counts_and_says_so() {
 }
 
 #[test]
+fn what_clients_had_live_is_no_loss_for_them_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(&dir.path().join("log")).unwrap();
+    log.lines.file = OpenOptions::new().append(true).open("/dev/full").unwrap();
+    log.push(StreamKind::Stdout, b"lost\nheld", 0);
+    log.push(StreamKind::Stderr, b"held", 0);
+    let live = log.position();
+    assert_eq!(
+        (live.lines_dropped, live.stdout_held, live.stderr_held),
+        (1, 4, 4)
+    );
+    let for_clients = log.finish(0);
+    let expected = Position {
+        stdout_held: 0,
+        stderr_held: 0,
+        ..live
+    };
+    assert_eq!(for_clients, expected);
+    assert_eq!(log.position().lines_dropped, 3);
+}
+
+#[test]
 fn a_position_counts_what_the_file_has_and_what_it_cannot_hold() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");

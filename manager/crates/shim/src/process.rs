@@ -110,6 +110,8 @@ pub(crate) struct Ended {
     pub(crate) oom_killed: bool,
     /// Of the first process: where its output ends in the log, once all of it is there.
     pub(crate) position: Option<Position>,
+    /// The same for clients of its streams, who have had what the log held back to the end: that this was lost is no news for them.
+    pub(crate) position_for_clients: Option<Position>,
 }
 
 /// A process.
