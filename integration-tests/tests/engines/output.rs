@@ -304,6 +304,18 @@ const INSPECT_TEMPLATES: &[&str] = &[
     "{{.Config.Cmd}} {{json .Config.Cmd}}",
     "{{.Config.Entrypoint}} {{json .Config.Entrypoint}}",
     "{{.Config.Labels}} {{json .Config.Labels}}",
+    "{{.Config.Env}} {{len .Config.Env}} {{range .Config.Env}}{{println .}}{{end}}{{join .Config.Env \",\"}}",
+    // What docker's JSON leaves out where it is empty.
+    "{{.State.Health}} {{json .State.Health}} {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}",
+    "{{.Config.Healthcheck}} {{with .Config.Healthcheck}}{{.Test}}{{end}}",
+    "{{.Config.ExposedPorts}} {{range $port, $_ := .Config.ExposedPorts}}{{$port}}{{end}}",
+    "{{.HostConfig.Init}} {{.HostConfig.Tmpfs}} {{.HostConfig.Sysctls}} {{.HostConfig.StorageOpt}} {{.HostConfig.Mounts}}",
+    "{{json .HostConfig.Init}} {{json .HostConfig.Tmpfs}} {{len .HostConfig.Sysctls}}",
+    "{{.Config.StopTimeout}} {{.Config.Shell}} {{.Config.NetworkDisabled}} [{{.Config.MacAddress}}]",
+    "{{.SizeRw}} {{.SizeRootFs}} {{.HostConfig.CgroupnsMode}}",
+    "{{range .Mounts}}{{.Type}} [{{.Name}}] [{{.Driver}}]{{end}}",
+    "{{json .State.Running}} {{printf \"%s|%5v|%q\" .Config.Labels .Args .Config.Labels}}",
+    "{{printf \"%v|%s|%d\" .HostConfig.Binds .Config.OnBuild .Args}}",
     "{{.Config.Labels.maker}} {{.Config.Labels.nope}}",
     "{{index .Config.Labels \"maker\"}}|{{index .Config.Labels \"nope\"}}|",
     "{{range $key, $value := .Config.Labels}}{{$key}}={{$value}};{{end}}",
@@ -339,22 +351,9 @@ struct Accepted {
     reason: &'static str,
 }
 
-const ENVIRONMENT: &str = "croze shows the whole environment that the command gets, in its order; docker what the image and the flags say";
 const RAW: &str = "where a template does not fit its Go types, docker's client tries again on plain JSON, in which what is empty has no type";
 
 const ACCEPTED: &[Accepted] = &[
-    Accepted {
-        template: "{{.Config.Env}} {{len .Config.Env}}",
-        reason: ENVIRONMENT,
-    },
-    Accepted {
-        template: "{{range .Config.Env}}{{println .}}{{end}}",
-        reason: ENVIRONMENT,
-    },
-    Accepted {
-        template: "{{join .Config.Env \",\"}}",
-        reason: ENVIRONMENT,
-    },
     Accepted {
         template: "{{index .NetworkSettings.Ports \"80/tcp\"}}",
         reason: RAW,

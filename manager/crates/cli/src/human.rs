@@ -61,6 +61,14 @@ pub(crate) fn ago(time: &str, now: Timestamp) -> String {
     )
 }
 
+/// Time of something that has not happened, or of which nobody knows, as docker writes it.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// A time, or the one that stands for none.
+pub(crate) fn or_never(time: &str) -> &str {
+    if time.is_empty() { NEVER } else { time }
+}
+
 /// A moment as Go prints it, in this machine's time zone: `2026-01-31 15:04:05 +0000 UTC`; empty when there is none.
 pub(crate) fn moment(time: &str) -> String {
     let Ok(then) = time.parse::<Timestamp>() else {

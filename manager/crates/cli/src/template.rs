@@ -12,7 +12,7 @@
 //! `text/template` and `fmt`; the functions are docker's.
 //!
 //! Invariants: everything here is pure; nothing panics on any text; nesting is bounded by [`MAX_DEPTH`], and so is the recursion of parser and
-//! evaluator; what is printed is bounded by [`MAX_OUTPUT`].
+//! evaluator; what is printed is bounded by [`MAX_OUTPUT`], time and memory by [`MAX_WORK`].
 //!
 //! Deliberately absent: `define`, `block` and `template` (there is only one template), `call`, `html`, `js`, `urlquery`, complex numbers.
 
@@ -37,6 +37,10 @@ pub(crate) use value::{Method, Shape, Value, Zero};
 const MAX_DEPTH: usize = 100;
 /// Bytes that one execution may print, and that one function may make.
 const MAX_OUTPUT: usize = 64 << 20;
+/// Bytes that one execution may make and copy in all; every step counts [`STEP`] more.
+const MAX_WORK: usize = 1 << 30;
+/// What a step counts: with this, loops end after some seconds at the latest.
+const STEP: usize = 64;
 
 /// A template that has been understood.
 #[derive(Debug, Clone)]

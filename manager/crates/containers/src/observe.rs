@@ -215,41 +215,20 @@ pub(crate) fn this_process() -> ProcessIdentity {
 pub(crate) fn inspection(settings: &Settings, container: Container) -> Inspection {
     let host = HostFacts::observe();
     let bundle_path = settings.bundle_path(&container.id);
-    // The image was checked when the container was created; what cannot be computed any more is shown empty.
-    let config = fs::read(bundle_path.join("config.json")).ok();
-    let config: serde_json::Value = config
-        .and_then(|c| serde_json::from_slice(&c).ok())
-        .unwrap_or_default();
-    let strings = |value: &serde_json::Value| -> Vec<String> {
-        value
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|v| v.as_str().map(str::to_owned))
-            .collect()
-    };
-    let mut env = strings(&config["process"]["env"]);
-    if env.is_empty() {
-        env = container
-            .image
-            .env
-            .iter()
-            .chain(&container.request.env)
-            .cloned()
-            .collect();
-    }
     let stop_signal = spec::stop_signal_text(&container)
         .and_then(|text| spec::signal::parse(text).ok())
         .map_or_else(|| "SIGTERM".to_owned(), spec::signal::name);
     Inspection {
         pid: None,
         shim_pid: None,
+        // The image was checked when the container was created; what cannot be computed any more is shown empty.
         args: spec::process::args(&container.request, &container.image).unwrap_or_default(),
-        env,
+        env: spec::process::configured_env(&container.request, &container.image),
         working_dir: spec::process::working_dir(&container.request, &container.image).unwrap_or_default(),
         user: spec::user_text(&container).to_owned(),
         hostname: spec::hostname(&container, &host).to_owned(),
         stop_signal,
+        cgroup_view: spec::namespaces::cgroup_view(&container.request, &host),
         log_path: settings.log_path(&container.id),
         bundle_path,
         runtime: container

@@ -8,6 +8,7 @@ use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 
 use crate::error::ContainersError;
+use crate::options::CgroupView;
 use crate::record::{Container, ExitStatus};
 use crate::runtimes::Runtimes;
 
@@ -79,7 +80,7 @@ pub struct Inspection {
     pub shim_pid: Option<u32>,
     /// The process's arguments.
     pub args: Vec<String>,
-    /// The process's environment.
+    /// The variables that the request and the image say; what every process gets besides is not among them.
     pub env: Vec<String>,
     /// The process's working directory.
     pub working_dir: String,
@@ -89,6 +90,8 @@ pub struct Inspection {
     pub hostname: String,
     /// Signal of `stop`, by name.
     pub stop_signal: String,
+    /// Which cgroups it sees, asked for or by default.
+    pub cgroup_view: CgroupView,
     /// The log.
     pub log_path: PathBuf,
     /// The bundle.

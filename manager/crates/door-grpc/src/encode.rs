@@ -121,7 +121,10 @@ pub(crate) fn inspection(inspection: Inspection) -> v1::InspectContainerResponse
         log_lines_dropped: inspection.log_lines_dropped,
         entrypoint,
         cmd,
-        options: Some(options::encode(&request.options)),
+        options: Some(v1::ContainerOptions {
+            cgroupns_mode: inspection.cgroup_view.as_str().to_owned(),
+            ..options::encode(&request.options)
+        }),
         cap_add: request.cap_add,
         cap_drop: request.cap_drop,
         read_only: request.read_only,

@@ -40,8 +40,10 @@ pub(crate) enum Problem {
     UnknownVariable { name: String },
     #[error("nested more than {limit} deep")]
     TooDeep { limit: usize },
-    #[error("prints more than {limit} bytes")]
+    #[error("makes more than {limit} bytes")]
     TooLong { limit: usize },
+    #[error("takes too long: more than {limit} bytes are worked on")]
+    TooMuch { limit: usize },
     #[error("map has no entry for key {key:?}")]
     NoEntry { key: String },
     #[error("can't evaluate field {field} in a {kind}")]

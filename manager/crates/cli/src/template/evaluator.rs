@@ -1,10 +1,10 @@
 //! Walks the nodes and prints.
 
-use super::MAX_OUTPUT;
 use super::ast::{Branch, Command, Node, Operand, OperandKind, Pipeline};
 use super::error::{Located, Problem, Span};
 use super::functions::{self, Functions};
 use super::value::{Method, Value, Zero};
+use super::{MAX_OUTPUT, MAX_WORK, STEP};
 
 /// Prints what the nodes say about `data`.
 pub(super) fn execute(nodes: &[Node], data: &Value, functions: Functions) -> Result<String, Located> {
@@ -12,6 +12,7 @@ pub(super) fn execute(nodes: &[Node], data: &Value, functions: Functions) -> Res
         out: String::new(),
         variables: vec![(String::new(), data.clone())],
         functions,
+        work: 0,
     };
     evaluator.walk(data, nodes)?;
     Ok(evaluator.out)
@@ -33,6 +34,8 @@ struct Evaluator {
     /// The innermost last; `$` is the empty name.
     variables: Vec<(String, Value)>,
     functions: Functions,
+    /// Bytes that were made and copied so far.
+    work: usize,
 }
 
 impl Evaluator {
@@ -63,6 +66,15 @@ impl Evaluator {
             }
         }
         Ok(Flow::Next)
+    }
+
+    /// Counts a step that has made so many bytes.
+    fn count(&mut self, bytes: usize, span: Span) -> Result<(), Located> {
+        self.work = self.work.saturating_add(bytes).saturating_add(STEP);
+        if self.work > MAX_WORK {
+            return Err(Problem::TooMuch { limit: MAX_WORK }.at(span));
+        }
+        Ok(())
     }
 
     fn print(&mut self, text: &str, span: Span) -> Result<(), Located> {
@@ -109,6 +121,7 @@ impl Evaluator {
         }
         let visible = self.variables.len();
         for (key, value) in items {
+            self.count(0, branch.pipeline.span)?;
             if branch.pipeline.variables.len() > 1 {
                 self.set(&branch.pipeline, 0, key);
                 self.set(&branch.pipeline, 1, value.clone());
@@ -127,7 +140,9 @@ impl Evaluator {
     fn pipeline(&mut self, dot: &Value, pipeline: &Pipeline) -> Result<Value, Located> {
         let mut last = None;
         for command in &pipeline.commands {
-            last = Some(self.command(dot, command, last)?);
+            let value = self.command(dot, command, last)?;
+            self.count(value.weight(), command.first.span)?;
+            last = Some(value);
         }
         Ok(last.unwrap_or(Value::Missing))
     }
@@ -170,7 +185,9 @@ impl Evaluator {
     ) -> Result<Vec<Value>, Located> {
         let mut arguments = Vec::with_capacity(command.rest.len() + 1);
         for operand in &command.rest {
-            arguments.push(self.operand(dot, operand)?);
+            let value = self.operand(dot, operand)?;
+            self.count(value.weight(), operand.span)?;
+            arguments.push(value);
         }
         arguments.extend(last);
         Ok(arguments)
@@ -285,6 +302,7 @@ fn items(value: Value) -> Result<Box<dyn Iterator<Item = (Value, Value)>>, Probl
         Value::List(items) => Ok(Box::new((0..).map(Value::Integer).zip(items))),
         Value::Map { entries, .. } => Ok(Box::new(entries.into_iter().map(named))),
         Value::Struct(mut fields) => {
+            fields.retain(|(_, value)| !matches!(value, Value::Silent(_)));
             fields.sort_by(|(a, _), (b, _)| a.cmp(b));
             Ok(Box::new(fields.into_iter().map(named)))
         }

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::error::Problem;
-use super::value::{Value, Zero};
+use super::value::{self, Value, Zero};
 use super::{MAX_OUTPUT, compare, printf};
 
 /// Every function.
@@ -40,8 +40,8 @@ pub(super) fn call(
         "len" => length(one(name, &arguments)?),
         "index" => index(arguments),
         "slice" => slice(&arguments),
-        "print" => Ok(Value::Text(printf::print(&arguments))),
-        "println" => Ok(Value::Text(printf::println(&arguments))),
+        "print" => printf::print(&arguments).map(Value::Text),
+        "println" => printf::println(&arguments).map(Value::Text),
         "printf" => formatted(&arguments),
         "eq" => compare::any_equal(name, &arguments).map(Value::Bool),
         "ne" if arguments.len() == 2 => compare::any_equal(name, &arguments).map(|equal| Value::Bool(!equal)),
@@ -125,7 +125,7 @@ fn length(value: &Value) -> Result<Value, Problem> {
         Value::Text(text) => text.len(),
         Value::List(items) => items.len(),
         Value::Map { entries, .. } => entries.len(),
-        Value::Struct(fields) => fields.len(),
+        Value::Struct(fields) => value::said(fields).count(),
         Value::Nil(Zero::List | Zero::Map) => 0,
         other => return Err(wrong("len", "string, list or map", other)),
     };
@@ -214,11 +214,7 @@ fn formatted(arguments: &[Value]) -> Result<Value, Problem> {
     let (format, values) = arguments
         .split_first()
         .ok_or_else(|| count("printf", "at least 1", arguments))?;
-    let made = printf::printf(text("printf", format)?, values);
-    if made.len() > MAX_OUTPUT {
-        return Err(Problem::TooLong { limit: MAX_OUTPUT });
-    }
-    Ok(Value::Text(made))
+    printf::printf(text("printf", format)?, values).map(Value::Text)
 }
 
 fn join(arguments: &[Value]) -> Result<Value, Problem> {
@@ -250,6 +246,13 @@ fn split(arguments: &[Value]) -> Result<Value, Problem> {
         return Err(count("split", "2", arguments));
     };
     let (whole, separator) = (text("split", whole)?, text("split", separator)?);
+    let count = match separator {
+        "" => whole.chars().count(),
+        separator => whole.matches(separator).count() + 1,
+    };
+    if count.saturating_mul(size_of::<Value>()) > MAX_OUTPUT {
+        return Err(Problem::TooLong { limit: MAX_OUTPUT });
+    }
     let words: Vec<Value> = if separator.is_empty() {
         whole.chars().map(|c| Value::Text(c.to_string())).collect()
     } else {

@@ -1,17 +1,20 @@
 //! `print`, `printf` and `println` as Go's package `fmt` has them.
 //!
-//! A verb is `%[flags][width][.precision]letter`, flags being any of `-+# 0`, width and precision a number or `*`. What does not fit is not an
-//! error but said in the text, as in Go: `%!d(string=x)`, `%!d(MISSING)`, `%!(EXTRA int=1)`, `%!(NOVERB)`.
+//! A verb is `%[flags][width][.precision]letter`, flags being any of `-+# 0`, width and precision a number or `*`. A verb of a list, a map or a
+//! structure goes to each of its items. What does not fit is not an error but said in the text, as in Go: `%!d(string=x)`, `%!d(MISSING)`,
+//! `%!(EXTRA int=1)`, `%!(NOVERB)`. An error is what Go understands and this does not: `%T`, `%#v`, `%[1]d`, a hexadecimal or binary `float64`.
 
 use std::fmt::Write as _;
 
-use super::value::{Value, Zero};
+use super::MAX_OUTPUT;
+use super::error::Problem;
+use super::value::{Value, Zero, said};
 
 /// The largest width and precision, and the most spaces that `pad` adds.
 pub(super) const MAX_WIDTH: usize = 1_000_000;
 
 /// The values one after the other, with a space between two that are no texts.
-pub(super) fn print(values: &[Value]) -> String {
+pub(super) fn print(values: &[Value]) -> Result<String, Problem> {
     let mut made = String::new();
     let mut before_is_text = true;
     for value in values {
@@ -19,25 +22,30 @@ pub(super) fn print(values: &[Value]) -> String {
         if !is_text && !before_is_text {
             made.push(' ');
         }
-        made.push_str(&value.plain());
+        add(&mut made, &value.plain())?;
         before_is_text = is_text;
     }
-    made
+    Ok(made)
 }
 
 /// The values with spaces between them, and a line end.
-pub(super) fn println(values: &[Value]) -> String {
-    let words: Vec<String> = values.iter().map(Value::plain).collect();
-    format!("{}\n", words.join(" "))
+pub(super) fn println(values: &[Value]) -> Result<String, Problem> {
+    let mut made = String::new();
+    for (index, value) in values.iter().enumerate() {
+        add(&mut made, if index == 0 { "" } else { " " })?;
+        add(&mut made, &value.plain())?;
+    }
+    add(&mut made, "\n")?;
+    Ok(made)
 }
 
 /// The text with its verbs replaced by the values.
-pub(super) fn printf(format: &str, values: &[Value]) -> String {
+pub(super) fn printf(format: &str, values: &[Value]) -> Result<String, Problem> {
     let mut made = String::new();
     let mut values = values.iter();
     let mut rest = format;
     while let Some(percent) = rest.find('%') {
-        made.push_str(&rest[..percent]);
+        add(&mut made, &rest[..percent])?;
         rest = &rest[percent + 1..];
         let (verb, length) = Verb::read(rest, &mut values);
         rest = &rest[length..];
@@ -47,26 +55,47 @@ pub(super) fn printf(format: &str, values: &[Value]) -> String {
                 break;
             }
             Some('%') => made.push('%'),
+            Some('[') => return Err(unsupported("%[: the numbers of arguments")),
             Some(letter) => match values.next() {
                 None => {
                     made.push_str("%!");
                     made.push(letter);
                     made.push_str("(MISSING)");
                 }
-                Some(value) => made.push_str(&verb.apply(letter, value)),
+                Some(value) => add(&mut made, &verb.apply(letter, value)?)?,
             },
         }
     }
-    made.push_str(rest);
-    let extra: Vec<String> = values
-        .map(|value| format!("{}={}", type_name(value), value.plain()))
-        .collect();
-    if !extra.is_empty() {
+    add(&mut made, rest)?;
+    let mut extra = values.peekable();
+    if extra.peek().is_some() {
         made.push_str("%!(EXTRA ");
-        made.push_str(&extra.join(", "));
+        for (index, value) in extra.enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            add(
+                &mut made,
+                &format!("{comma}{}={}", type_name(value), value.plain()),
+            )?;
+        }
         made.push(')');
     }
-    made
+    Ok(made)
+}
+
+/// Appends a text, unless that makes too much of it.
+fn add(made: &mut String, text: &str) -> Result<(), Problem> {
+    if made.len() + text.len() > MAX_OUTPUT {
+        return Err(Problem::TooLong { limit: MAX_OUTPUT });
+    }
+    made.push_str(text);
+    Ok(())
+}
+
+fn unsupported(what: &str) -> Problem {
+    Problem::Function {
+        function: "printf",
+        reason: format!("{what} is not supported here; docs/cli.md lists what is"),
+    }
 }
 
 /// What stands after a percent sign.
@@ -128,55 +157,109 @@ impl Verb {
         }
     }
 
-    fn apply(&self, letter: char, value: &Value) -> String {
+    fn apply(&self, letter: char, value: &Value) -> Result<String, Problem> {
         match (letter, value) {
-            (_, Value::List(items)) if "sqdxXtfeg".contains(letter) => {
-                let words: Vec<String> = items.iter().map(|item| self.apply(letter, item)).collect();
-                format!("[{}]", words.join(" "))
+            ('T' | 'p', _) => return Err(unsupported(&format!("%{letter}"))),
+            ('v', _) if self.sharp => return Err(unsupported("%#v")),
+            _ => {}
+        }
+        Ok(match (letter, value) {
+            (_, Value::List(items)) => {
+                let items = items.iter().map(|item| (None, item));
+                self.each("[", letter, items, "]")?
             }
-            ('s' | 'q', Value::Nil(Zero::List)) => "[]".to_owned(),
-            ('v', Value::Integer(number)) => self.number(&number.unsigned_abs().to_string(), *number < 0),
-            ('v', Value::Text(text)) | ('s', Value::Text(text)) => self.padded(self.cut(text)),
+            (_, Value::Map { entries, .. }) => {
+                let mut made = Vec::with_capacity(entries.len());
+                for (key, value) in entries {
+                    let key = self.apply(letter, &Value::Text(key.clone()))?;
+                    made.push(format!("{key}:{}", self.apply(letter, value)?));
+                }
+                format!("map[{}]", made.join(" "))
+            }
+            (_, Value::Struct(fields)) => {
+                let named = letter == 'v' && self.plus;
+                let fields = said(fields).map(|(name, value)| (named.then_some(name.as_str()), value));
+                self.each("{", letter, fields, "}")?
+            }
+            (_, Value::Silent(value)) => self.apply(letter, value)?,
+            (_, Value::Nil(Zero::List)) => "[]".to_owned(),
+            (_, Value::Nil(Zero::Map)) => "map[]".to_owned(),
+            ('v', Value::Integer(number)) => {
+                // The plus of `%+v` is about the names of fields.
+                let verb = Self {
+                    plus: false,
+                    ..self.clone()
+                };
+                verb.integer('d', *number)?
+            }
+            ('v', Value::Float(number)) => self.float('g', *number)?,
+            ('v' | 's', Value::Text(text)) => self.padded(self.cut(text)),
             ('v', value) => self.padded(&value.plain()),
             ('q', Value::Text(text)) => self.padded(&quoted(self.cut(text))),
-            ('q', Value::Integer(number)) => {
-                let character = u32::try_from(*number)
-                    .ok()
-                    .and_then(char::from_u32)
-                    .unwrap_or('\u{fffd}');
-                self.padded(&format!("'{character}'"))
-            }
+            ('q', Value::Integer(number)) => self.padded(&format!("'{}'", character(*number))),
             ('t', Value::Bool(value)) => self.padded(if *value { "true" } else { "false" }),
             ('x' | 'X', Value::Text(text)) => self.padded(&hexadecimal(text, letter == 'X')),
-            (_, Value::Integer(number)) => self.integer(letter, *number),
-            (_, Value::Float(number)) => self.float(letter, *number),
+            (_, Value::Integer(number)) => self.integer(letter, *number)?,
+            (_, Value::Float(number)) => self.float(letter, *number)?,
             _ => mismatch(letter, value),
-        }
+        })
     }
 
-    fn integer(&self, letter: char, number: i64) -> String {
+    /// The items, each by this verb; with names, where they have some.
+    fn each<'value>(
+        &self,
+        open: &str,
+        letter: char,
+        items: impl Iterator<Item = (Option<&'value str>, &'value Value)>,
+        close: &str,
+    ) -> Result<String, Problem> {
+        let mut made = open.to_owned();
+        for (index, (name, item)) in items.enumerate() {
+            if index > 0 {
+                made.push(' ');
+            }
+            if let Some(name) = name {
+                made.push_str(name);
+                made.push(':');
+            }
+            add(&mut made, &self.apply(letter, item)?)?;
+        }
+        made.push_str(close);
+        Ok(made)
+    }
+
+    fn integer(&self, letter: char, number: i64) -> Result<String, Problem> {
         let magnitude = number.unsigned_abs();
         let prefix = |prefix: &'static str| if self.sharp { prefix } else { "" };
         let digits = match letter {
             'd' => magnitude.to_string(),
             'b' => format!("{}{magnitude:b}", prefix("0b")),
             'o' => format!("{}{magnitude:o}", prefix("0")),
+            'O' => format!("0o{magnitude:o}"),
             'x' => format!("{}{magnitude:x}", prefix("0x")),
             'X' => format!("{}{magnitude:X}", prefix("0X")),
-            'c' => {
-                let character = u32::try_from(number)
-                    .ok()
-                    .and_then(char::from_u32)
-                    .unwrap_or('\u{fffd}');
-                return self.padded(&character.to_string());
-            }
-            _ => return mismatch(letter, &Value::Integer(number)),
+            'c' => return Ok(self.padded(&character(number).to_string())),
+            'U' => return Ok(self.padded(&self.code_point(number))),
+            _ => return Ok(mismatch(letter, &Value::Integer(number))),
         };
         let missing = self.precision.unwrap_or(0).saturating_sub(digits.len());
-        self.number(&format!("{}{digits}", "0".repeat(missing)), number < 0)
+        Ok(self.number(&format!("{}{digits}", "0".repeat(missing)), number < 0))
     }
 
-    fn float(&self, letter: char, number: f64) -> String {
+    /// `U+0041`, and with `#` the character itself.
+    fn code_point(&self, number: i64) -> String {
+        let digits = format!("{:X}", number.cast_unsigned());
+        let least = self.precision.unwrap_or(0).max(4);
+        let zeros = "0".repeat(least.saturating_sub(digits.len()));
+        match u32::try_from(number).ok().and_then(char::from_u32) {
+            Some(character) if self.sharp && !character.is_control() => {
+                format!("U+{zeros}{digits} '{character}'")
+            }
+            _ => format!("U+{zeros}{digits}"),
+        }
+    }
+
+    fn float(&self, letter: char, number: f64) -> Result<String, Problem> {
         let magnitude = number.abs();
         // More digits than a number has are zeros, and need not be computed.
         let precision = self.precision.map(|precision| precision.min(400));
@@ -190,9 +273,10 @@ impl Verb {
                 None => shortest(magnitude),
                 Some(precision) => significant(magnitude, precision.max(1)),
             },
-            _ => return mismatch(letter, &Value::Float(number)),
+            'b' | 'x' | 'X' => return Err(unsupported(&format!("%{letter} of a float64"))),
+            _ => return Ok(mismatch(letter, &Value::Float(number))),
         };
-        self.number(&digits, number.is_sign_negative())
+        Ok(self.number(&digits, number.is_sign_negative()))
     }
 
     /// A number with its sign, filled up with zeros or spaces.
@@ -229,6 +313,14 @@ impl Verb {
             (false, false) => format!("{}{text}", " ".repeat(missing)),
         }
     }
+}
+
+/// The character of this number; U+FFFD where there is none.
+fn character(number: i64) -> char {
+    u32::try_from(number)
+        .ok()
+        .and_then(char::from_u32)
+        .unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
 fn bounded(number: i64) -> usize {

@@ -188,6 +188,19 @@ fn what_printf_prints() {
             r#"{{printf "%v %s" nil nil}} {{printf "%"}}"#,
             "<nil> %!s(<nil>) %!(NOVERB)",
         ),
+        // Each item by itself, and what is not there has none.
+        (
+            r#"{{printf "%5v|%-3s|%3d|%q" .Args .Labels (len .Args) .Labels}}"#,
+            r#"[   -c  true]|map[a  :1   b  :2   x-y.z:3  ]|  2|map["a":"1" "b":"2" "x-y.z":"3"]"#,
+        ),
+        (
+            r#"{{printf "%s %9s %d %+v %s" .Nothing .None .None .State .State.Health}}"#,
+            "[] map[] map[] {Status:running Pid:7 Running:true Health:<nil>} %!s(<nil>)",
+        ),
+        (
+            r#"{{printf "%U %#U %O %+v %+d %v" 65 233 8 5 5 -1}}"#,
+            "U+0041 U+00E9 'é' 0o10 5 +5 -1",
+        ),
         (
             r#"{{print 1 2 "a" "b" 3}}|{{println "a" 1}}|{{print nil}}"#,
             "1 2ab3|a 1\n|<nil>",
@@ -255,6 +268,16 @@ fn errors_name_the_token_and_its_place() {
         ("{{truncate \"a\" -1}}", "cannot be negative"),
         ("{{pad \"a\" 1 99999999}}", "cannot pad with 99999999"),
         ("{{}}", "unexpected }}"),
+        (
+            "{{printf \"%[1]d\" 5}}",
+            "at <printf>: printf: %[: the numbers of arguments",
+        ),
+        ("{{printf \"%T\" .Name}}", "printf: %T is not supported"),
+        ("{{printf \"%#v\" .Name}}", "printf: %#v is not supported"),
+        (
+            "{{printf \"%x\" 0.5}}",
+            "printf: %x of a float64 is not supported",
+        ),
     ] {
         let error = run(template).unwrap_err();
         assert!(error.contains(words), "{template}: {error}");
@@ -270,6 +293,32 @@ fn depth_is_bounded() {
     ] {
         let error = Template::parse(&deep).unwrap_err();
         assert_eq!(error.problem, error::Problem::TooDeep { limit: MAX_DEPTH });
+    }
+}
+
+#[test]
+fn what_grows_for_ever_is_stopped() {
+    let start = "{{$x := \"aaaaaaaaaa\"}}{{range 60}}";
+    for template in [
+        format!("{start}{{{{$x = print $x $x}}}}{{{{end}}}}{{{{len $x}}}}"),
+        format!("{start}{{{{$x = println $x $x}}}}{{{{end}}}}"),
+        format!("{start}{{{{$x = printf \"%s%s\" $x $x}}}}{{{{end}}}}"),
+        format!("{start}{{{{$x = print $x $x}}}}{{{{$y := split $x \"\"}}}}{{{{end}}}}"),
+        "{{range 9223372036854775807}}{{end}}".to_owned(),
+        "{{range 9223372036854775807}}{{range 9223372036854775807}}{{end}}{{end}}".to_owned(),
+        // Never long, but again and again.
+        "{{$x := printf \"%9999999d\" 1}}{{range 9223372036854775807}}{{$y := upper $x}}{{end}}".to_owned(),
+    ] {
+        let error = Template::parse(&template)
+            .and_then(|template| template.execute(&data(), Functions::Values))
+            .unwrap_err();
+        assert!(
+            matches!(
+                error.problem,
+                error::Problem::TooLong { .. } | error::Problem::TooMuch { .. }
+            ),
+            "{template}: {error}"
+        );
     }
 }
 

@@ -7,11 +7,14 @@ use serde_json::Value as Json;
 use super::error::Problem;
 use super::printf;
 
-/// What a map gives for a key that it does not have, when it is asked by `index`: the zero value of its entries' type in docker.
+/// What stands for something that is not there, by its type in docker: an entry that `index` does not find in a map, a field that documents leave
+/// out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Zero {
     /// The empty text.
     Text,
+    /// False.
+    Bool,
     /// A pointer to nothing.
     Pointer,
     /// A list that is not there.
@@ -57,7 +60,12 @@ pub(crate) enum Value {
     Struct(Vec<(String, Value)>),
     /// Something to call.
     Method(Method),
+    /// Of a structure: a field that documents and lists of fields leave out because it is empty. Whoever asks for it by name finds this.
+    Silent(Box<Value>),
 }
+
+/// The fields of an object, found by its key and the key around it, that a document leaves out where they are empty.
+pub(crate) type Omitted = fn(around: &str, key: &str) -> &'static [(&'static str, Zero)];
 
 /// How a JSON object or null is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +93,16 @@ impl From<String> for Value {
 impl Value {
     /// The value of a JSON document. `shape` says, for a key and the key around it, what an object or null is.
     pub(crate) fn from_json(json: &Json, shape: fn(around: &str, key: &str) -> Shape) -> Self {
-        from_json(json, ("", ""), shape)
+        Self::from_document(json, shape, |_, _| &[])
+    }
+
+    /// The same of a document that leaves fields out.
+    pub(crate) fn from_document(
+        json: &Json,
+        shape: fn(around: &str, key: &str) -> Shape,
+        omitted: Omitted,
+    ) -> Self {
+        Reading { shape, omitted }.value(json, ("", ""))
     }
 
     /// A field, or the entry of a key.
@@ -100,7 +117,10 @@ impl Value {
             Self::Struct(fields) => fields
                 .iter()
                 .find(|(key, _)| key == name)
-                .map(|(_, value)| value)
+                .map(|(_, value)| match value {
+                    Self::Silent(value) => value,
+                    value => value,
+                })
                 .ok_or_else(no_entry),
             other => Err(Problem::NoField {
                 field: name.to_owned(),
@@ -120,7 +140,29 @@ impl Value {
             Self::List(items) => !items.is_empty(),
             Self::Map { entries, .. } => !entries.is_empty(),
             Self::Struct(_) | Self::Method(_) => true,
+            Self::Silent(value) => value.truth(),
         }
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn weight(&self) -> usize {
+        let inner: usize = match self {
+            Self::Text(text) => text.len(),
+            Self::List(items) => items.iter().map(Self::weight).sum(),
+            Self::Map { entries, .. } => entries
+                .iter()
+                .map(|(key, value)| key.len() + value.weight())
+                .sum(),
+            Self::Struct(fields) => fields.iter().map(|(key, value)| key.len() + value.weight()).sum(),
+            Self::Silent(value) => value.weight(),
+            Self::Missing
+            | Self::Nil(_)
+            | Self::Bool(_)
+            | Self::Integer(_)
+            | Self::Float(_)
+            | Self::Method(_) => 0,
+        };
+        size_of::<Self>() + inner
     }
 
     /// What it is, in words.
@@ -136,6 +178,7 @@ impl Value {
             Self::Map { .. } => "map",
             Self::Struct(_) => "struct",
             Self::Method(_) => "method",
+            Self::Silent(value) => value.kind(),
         }
     }
 
@@ -156,7 +199,7 @@ impl Value {
 
     fn write_plain(&self, out: &mut String) {
         match self {
-            Self::Missing | Self::Nil(Zero::Pointer | Zero::Text) => out.push_str("<nil>"),
+            Self::Missing | Self::Nil(Zero::Pointer | Zero::Text | Zero::Bool) => out.push_str("<nil>"),
             Self::Nil(Zero::List) => out.push_str("[]"),
             Self::Nil(Zero::Map) => out.push_str("map[]"),
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
@@ -167,8 +210,9 @@ impl Value {
             Self::Map { entries, .. } => {
                 joined(out, "map[", entries.iter().map(|(k, v)| (Some(k), v)), "]");
             }
-            Self::Struct(fields) => joined(out, "{", fields.iter().map(|(_, value)| (None, value)), "}"),
+            Self::Struct(fields) => joined(out, "{", said(fields).map(|(_, value)| (None, value)), "}"),
             Self::Method(_) => out.push_str("<method>"),
+            Self::Silent(value) => value.write_plain(out),
         }
     }
 
@@ -182,8 +226,8 @@ impl Value {
             Self::Text(text) => Json::from(text.as_str()),
             Self::List(items) => items.iter().map(Self::json).collect(),
             Self::Map { entries, .. } => entries.iter().map(|(k, v)| (k.clone(), v.json())).collect(),
-            Self::Struct(fields) => fields
-                .iter()
+            Self::Silent(value) => value.json(),
+            Self::Struct(fields) => said(fields)
                 .filter(|(_, value)| !matches!(value, Self::Method(_)))
                 .map(|(key, value)| (key.clone(), value.json()))
                 .collect(),
@@ -196,9 +240,17 @@ impl Zero {
     pub(super) fn value(self) -> Value {
         match self {
             Self::Text => Value::Text(String::new()),
+            Self::Bool => Value::Bool(false),
             other => Value::Nil(other),
         }
     }
+}
+
+/// The fields that a document shows.
+pub(super) fn said(fields: &[(String, Value)]) -> impl Iterator<Item = &(String, Value)> {
+    fields
+        .iter()
+        .filter(|(_, value)| !matches!(value, Value::Silent(_)))
 }
 
 fn joined<'value>(
@@ -221,32 +273,46 @@ fn joined<'value>(
     out.push_str(close);
 }
 
-/// `place` is the key of the value and the key around it; an item of a list has those of the list.
-fn from_json(json: &Json, place: (&str, &str), shape: fn(&str, &str) -> Shape) -> Value {
-    let (around, key) = place;
-    match json {
-        Json::Null => Value::Nil(match shape(around, key) {
-            Shape::Struct => Zero::Pointer,
-            Shape::Map(_) => Zero::Map,
-            Shape::List => Zero::List,
-        }),
-        Json::Bool(value) => Value::Bool(*value),
-        Json::Number(number) => number.as_i64().map_or_else(
-            || Value::Float(number.as_f64().unwrap_or(f64::MAX)),
-            Value::Integer,
-        ),
-        Json::String(text) => Value::Text(text.clone()),
-        Json::Array(items) => Value::List(items.iter().map(|item| from_json(item, place, shape)).collect()),
-        Json::Object(fields) => {
-            let inner = fields
-                .iter()
-                .map(|(name, value)| (name.clone(), from_json(value, (key, name), shape)));
-            match shape(around, key) {
-                Shape::Map(zero) => Value::Map {
-                    entries: inner.collect(),
-                    zero,
-                },
-                Shape::Struct | Shape::List => Value::Struct(inner.collect()),
+/// What is known of a document besides its JSON.
+struct Reading {
+    shape: fn(&str, &str) -> Shape,
+    omitted: Omitted,
+}
+
+impl Reading {
+    /// `place` is the key around the value and its own; an item of a list has those of the list.
+    fn value(&self, json: &Json, place: (&str, &str)) -> Value {
+        let (around, key) = place;
+        match json {
+            Json::Null => Value::Nil(match (self.shape)(around, key) {
+                Shape::Struct => Zero::Pointer,
+                Shape::Map(_) => Zero::Map,
+                Shape::List => Zero::List,
+            }),
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(number) => number.as_i64().map_or_else(
+                || Value::Float(number.as_f64().unwrap_or(f64::MAX)),
+                Value::Integer,
+            ),
+            Json::String(text) => Value::Text(text.clone()),
+            Json::Array(items) => Value::List(items.iter().map(|item| self.value(item, place)).collect()),
+            Json::Object(fields) => {
+                let inner = fields
+                    .iter()
+                    .map(|(name, value)| (name.clone(), self.value(value, (key, name))));
+                match (self.shape)(around, key) {
+                    Shape::Map(zero) => Value::Map {
+                        entries: inner.collect(),
+                        zero,
+                    },
+                    Shape::Struct | Shape::List => {
+                        let omitted = (self.omitted)(around, key)
+                            .iter()
+                            .filter(|(name, _)| !fields.contains_key(*name))
+                            .map(|(name, zero)| ((*name).to_owned(), Value::Silent(Box::new(zero.value()))));
+                        Value::Struct(inner.chain(omitted).collect())
+                    }
+                }
             }
         }
     }

@@ -15,6 +15,15 @@ pub(super) struct CidFile {
 }
 
 impl CidFile {
+    /// Refuses a path at which there is something.
+    pub(super) fn check(path: &Path) -> Result<(), Failure> {
+        match path.symlink_metadata() {
+            Ok(_) => Err(found(path)),
+            // Whether it can be made is seen when it is.
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Makes the file, before there is a container: where it cannot be made, none is.
     pub(super) fn reserve(path: &Path) -> Result<Self, Failure> {
         match File::create_new(path) {
@@ -23,10 +32,7 @@ impl CidFile {
                 file,
                 written: false,
             }),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Failure::usage(
-                format!("container ID file found: {}", path.display()),
-                Some("make sure that the other container does not run, then remove the file"),
-            )),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(found(path)),
             Err(error) => Err(Failure::io(format!("create {}", path.display()), error)),
         }
     }
@@ -39,6 +45,13 @@ impl CidFile {
         self.written = true;
         Ok(())
     }
+}
+
+fn found(path: &Path) -> Failure {
+    Failure::usage(
+        format!("container ID file found: {}", path.display()),
+        Some("make sure that the other container does not run, then remove the file"),
+    )
 }
 
 impl Drop for CidFile {
@@ -57,10 +70,12 @@ mod tests {
     #[test]
     fn a_file_is_written_once_and_an_empty_one_does_not_stay() {
         let path = std::env::temp_dir().join(format!("croze-cidfile-{}", std::process::id()));
+        CidFile::check(&path).unwrap();
         drop(CidFile::reserve(&path).unwrap());
         assert!(!path.exists());
         CidFile::reserve(&path).unwrap().write("ab").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "ab");
+        CidFile::check(&path).unwrap_err();
         CidFile::reserve(&path).unwrap_err();
         assert_eq!(fs::read_to_string(&path).unwrap(), "ab", "it stays as it is");
         fs::remove_file(&path).unwrap();

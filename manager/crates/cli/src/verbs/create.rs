@@ -47,12 +47,11 @@ pub(super) async fn create(
     next: Next,
 ) -> Result<CreateContainerResponse, Failure> {
     let (policy, creds, quiet) = (args.pull, args.creds.clone(), args.quiet);
-    let cidfile = args
-        .options
-        .cidfile
-        .as_deref()
-        .map(CidFile::reserve)
-        .transpose()?;
+    let cidfile = args.options.cidfile.clone();
+    if let Some(path) = &cidfile {
+        // Before an image is fetched for nothing.
+        CidFile::check(path)?;
+    }
     let mut request = request(args, stdin)?;
     request.start_follows = next == Next::Start;
     let source = Source {
@@ -61,6 +60,8 @@ pub(super) async fn create(
         creds: creds.as_deref(),
     };
     ensure_image(client, &source, policy, quiet).await?;
+    // Only now: whoever interrupts the pull finds no empty file, which would stand in the way of the next attempt.
+    let cidfile = cidfile.as_deref().map(CidFile::reserve).transpose()?;
     let created = client
         .containers()
         .create_container(request)

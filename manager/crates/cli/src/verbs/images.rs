@@ -154,7 +154,7 @@ fn row(image: &ImageSummary, name: Name, whole: bool, now: Timestamp) -> Value {
     };
     let fields = [
         ("Containers", not_counted()),
-        ("CreatedAt", human::moment(&image.created)),
+        ("CreatedAt", human::moment(human::or_never(&image.created))),
         ("CreatedSince", human::ago(&image.created, now)),
         ("Digest", name.digest),
         ("ID", id),

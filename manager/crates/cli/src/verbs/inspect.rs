@@ -1,6 +1,7 @@
 //! `inspect`: everything about containers and images, with docker's field names.
 //!
-//! [`container`] and [`image`] make docker's documents, [`shape`] knows which of their objects are maps. What Croze has and docker has not stands
+//! [`container`] and [`image`] make docker's documents, [`shape`] knows which of their objects are maps, and what
+//! docker leaves out where it is empty. What Croze has and docker has not stands
 //! beside docker's fields; what docker has and Croze has not (yet) has docker's empty value.
 
 mod container;
@@ -53,7 +54,7 @@ pub(super) async fn inspect(client: &Client, args: &InspectArgs) -> Result<u8, F
         Form::Compact => output::line(&encoded(serde_json::to_string(&found))?)?,
         Form::Template(template) => {
             for document in &found {
-                let value = Value::from_json(document, shape::of);
+                let value = Value::from_document(document, shape::of, shape::omitted);
                 output::line(&template.execute(&value, Functions::Values)?)?;
             }
         }

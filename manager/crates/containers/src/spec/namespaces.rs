@@ -53,12 +53,7 @@ pub(crate) fn namespaces(request: &CreateRequest, facts: &Facts<'_>) -> Value {
     if modes.ipc != IpcMode::Host {
         own("ipc");
     }
-    // On v1 docker shows the host's paths read-only, and programs have come to expect that.
-    let private_cgroup = match modes.cgroup {
-        None => facts.host.unified_cgroup,
-        Some(view) => view == CgroupView::Private,
-    };
-    if private_cgroup {
+    if cgroup_view(request, facts.host) == CgroupView::Private {
         own("cgroup");
     }
     match (&request.network, facts.network_namespace) {
@@ -73,6 +68,19 @@ pub(crate) fn namespaces(request: &CreateRequest, facts: &Facts<'_>) -> Value {
         (PidMode::Private | PidMode::Container(_), _) => list.push(json!({ "type": "pid" })),
     }
     Value::Array(list)
+}
+
+/// Which cgroups the container sees. On v1 docker shows the host's paths read-only, and programs have come to expect that.
+pub(crate) fn cgroup_view(request: &CreateRequest, host: &HostFacts) -> CgroupView {
+    request
+        .options
+        .namespaces
+        .cgroup
+        .unwrap_or(if host.unified_cgroup {
+            CgroupView::Private
+        } else {
+            CgroupView::Host
+        })
 }
 
 /// The kernel parameters: docker's own, then those asked for.

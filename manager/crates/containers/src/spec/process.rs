@@ -94,6 +94,14 @@ pub(crate) fn env(container: &Container, hostname: &str, user: &ResolvedUser) ->
     env
 }
 
+/// The variables that somebody has asked for, as docker lists them: the request's, then what the image says of others.
+pub(crate) fn configured_env(request: &CreateRequest, image: &ImageFacts) -> Vec<String> {
+    let name = |entry: &String| entry.split('=').next().map(str::to_owned);
+    let asked = |entry: &&String| request.env.iter().any(|own| name(own) == name(entry));
+    let images = image.env.iter().filter(|entry| !asked(entry));
+    request.env.iter().chain(images).cloned().collect()
+}
+
 /// The environment of an exec: the container's, then the request's.
 pub(crate) fn exec_env(
     container: &Container,
@@ -192,6 +200,22 @@ mod tests {
         let mut env = own(&["PATH=/bin", "A=1", "B=2"]);
         merge(&mut env, &own(&["B=3", "C=x=y", "A", "MISSING"]));
         assert_eq!(env, ["PATH=/bin", "B=3", "C=x=y"]);
+    }
+
+    #[test]
+    fn the_configured_environment_is_the_requests_before_the_images() {
+        let request = CreateRequest {
+            env: own(&["B=9", "GONE", "A=1", "A=2"]),
+            ..CreateRequest::default()
+        };
+        let image = ImageFacts {
+            env: own(&["PATH=/bin", "B=2", "GONE=x"]),
+            ..ImageFacts::default()
+        };
+        assert_eq!(
+            configured_env(&request, &image),
+            ["B=9", "GONE", "A=1", "A=2", "PATH=/bin"]
+        );
     }
 
     #[test]

@@ -4,12 +4,10 @@ use croze_client::v1::{ContainerState, InspectContainerResponse, Mount};
 use serde_json::{Value as Json, json};
 
 use super::host_config::host_config;
+use crate::human::or_never;
 use crate::verbs::STORAGE_DRIVER;
 use crate::verbs::networks;
 use crate::verbs::ps::state_name;
-
-/// Time of something that has not happened, as docker writes it.
-const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// Everything about a container.
 pub(super) fn document(response: &InspectContainerResponse) -> Json {
@@ -140,10 +138,6 @@ pub(super) fn or_null(words: &[String]) -> Json {
     }
 }
 
-fn or_never(time: &str) -> &str {
-    if time.is_empty() { NEVER } else { time }
-}
-
 /// In the order of the keys: the wire has none.
 pub(super) fn sorted(labels: &std::collections::HashMap<String, String>) -> Json {
     let sorted: std::collections::BTreeMap<_, _> = labels.iter().collect();
@@ -211,6 +205,6 @@ mod tests {
         assert_eq!(value["State"]["Running"], false);
         assert_eq!(value["State"]["ExitCode"], 137);
         assert_eq!(value["State"]["OOMKilled"], true);
-        assert_eq!(value["State"]["StartedAt"], NEVER);
+        assert_eq!(value["State"]["StartedAt"], "0001-01-01T00:00:00Z");
     }
 }

@@ -3,6 +3,7 @@
 use croze_client::v1::InspectImageResponse;
 use serde_json::{Value as Json, json};
 
+use crate::human;
 use crate::verbs::STORAGE_DRIVER;
 
 /// Everything about an image.
@@ -24,7 +25,7 @@ pub(super) fn document(response: &InspectImageResponse) -> Json {
         "Digest": summary.digest,
         "Parent": "",
         "Comment": comment(&delivered),
-        "Created": summary.created,
+        "Created": human::or_never(&summary.created),
         "Container": text("container"),
         "ContainerConfig": null,
         "DockerVersion": text("docker_version"),
@@ -114,6 +115,7 @@ mod tests {
         assert_eq!(value["Config"]["Cmd"], json!(["sh"]));
         assert_eq!(value["Config"]["User"], "");
         assert_eq!(value["Comment"], "imported");
+        assert_eq!(value["Created"], "0001-01-01T00:00:00Z");
         assert_eq!(value["RootFS"]["Layers"], json!(["sha256:11"]));
     }
 
