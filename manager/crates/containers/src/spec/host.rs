@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use super::resources;
+
 /// Facts of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -36,12 +38,14 @@ impl HostFacts {
     pub(crate) fn observe() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let unified_cgroup = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let online_cpus = text("/sys/devices/system/cpu/online").trim().to_owned();
         Self {
             hostname: text("/proc/sys/kernel/hostname").trim().to_owned(),
             unified_cgroup,
             swap_limit: swap_limit(unified_cgroup),
-            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
-            online_cpus: text("/sys/devices/system/cpu/online").trim().to_owned(),
+            // Not what this process may use: a limit of the daemon's own is none of the containers'.
+            cpus: cpu_count(&online_cpus),
+            online_cpus,
             online_mems: text("/sys/devices/system/node/online").trim().to_owned(),
             capabilities: croze_sys::caps::own()
                 .map(|own| own.permitted.names().collect())
@@ -59,6 +63,14 @@ impl HostFacts {
                 "X86_64"
             },
         }
+    }
+}
+
+/// How many CPUs a list has; what cannot be read is as many as this process may use.
+fn cpu_count(list: &str) -> u64 {
+    match resources::numbers(list) {
+        Some(cpus) => cpus.len() as u64,
+        None => std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
     }
 }
 
@@ -81,6 +93,14 @@ pub(crate) fn kernel_version(release: &str) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hosts_processors_are_counted_whatever_this_process_may_use() {
+        for (list, count) in [("0", 1), ("0-3", 4), ("0-1,4,6-7", 5), ("0-63", 64)] {
+            assert_eq!(cpu_count(list), count, "{list}");
+        }
+        assert!(cpu_count("") >= 1);
+    }
 
     #[test]
     fn releases() {

@@ -180,7 +180,7 @@ fn conflict(one: &'static str, other: &'static str) -> SpecError {
 }
 
 /// The members of a list such as `0-2,4`.
-fn numbers(list: &str) -> Option<BTreeSet<u32>> {
+pub(crate) fn numbers(list: &str) -> Option<BTreeSet<u32>> {
     let mut all = BTreeSet::new();
     for part in list.trim().split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

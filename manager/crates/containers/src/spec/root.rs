@@ -1,11 +1,12 @@
 //! Looking and making things inside a root file system that nobody trusts: everything is resolved beneath it by openat2(2), and sizes are bounded.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read as _, Take};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat2, readlinkat};
 use rustix::io::Errno;
 
 use super::user::Accounts;
@@ -25,7 +26,11 @@ pub(crate) fn accounts(rootfs: &Path) -> Result<Accounts, ContainersError> {
     })
 }
 
-/// Makes a directory and its missing parents inside the root file system, with mode 0755. What exists stays as it is.
+/// How many symbolic links to what is not there are followed on the way to a directory, as many as the kernel follows.
+const LINKS_MAX: usize = 40;
+
+/// Makes a directory and its missing parents inside the root file system, with mode 0755. What exists stays as it is; a link whose target is missing
+/// is followed, and its target made.
 pub(crate) fn create_dir(rootfs: &Path, dir: &str) -> Result<(), ContainersError> {
     let failed = |errno: Errno| ContainersError::File {
         call: "create the working directory",
@@ -33,23 +38,46 @@ pub(crate) fn create_dir(rootfs: &Path, dir: &str) -> Result<(), ContainersError
         source: errno.into(),
     };
     let root = open_root(rootfs)?;
+    let mut todo: VecDeque<String> = parts(dir).collect();
     let mut done = String::new();
-    for part in dir.split('/').filter(|p| !p.is_empty()) {
+    let mut links = 0;
+    while let Some(part) = todo.pop_front() {
         let parent = open_dir(&root, &done).map_err(failed)?;
-        if !done.is_empty() {
-            done.push('/');
-        }
-        done.push_str(part);
-        match open_dir(&root, &done) {
-            Ok(_) => {}
-            Err(Errno::NOENT) => match mkdirat(&parent, part, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
+        let next = if done.is_empty() {
+            part.clone()
+        } else {
+            format!("{done}/{part}")
+        };
+        match open_dir(&root, &next) {
+            Ok(_) => done = next,
+            Err(Errno::NOENT) => match mkdirat(&parent, part.as_str(), Mode::from_raw_mode(0o755)) {
+                Ok(()) => done = next,
+                // Somebody has made it meanwhile, or it is a link that leads to nothing yet.
+                Err(Errno::EXIST) => match readlinkat(&parent, part.as_str(), Vec::new()) {
+                    Ok(_) if links == LINKS_MAX => return Err(failed(Errno::LOOP)),
+                    Ok(target) => {
+                        links += 1;
+                        let target = target.to_string_lossy();
+                        if target.starts_with('/') {
+                            done.clear();
+                        }
+                        for part in parts(&target).collect::<Vec<_>>().into_iter().rev() {
+                            todo.push_front(part);
+                        }
+                    }
+                    Err(Errno::INVAL) => done = next,
+                    Err(errno) => return Err(failed(errno)),
+                },
                 Err(errno) => return Err(failed(errno)),
             },
             Err(errno) => return Err(failed(errno)),
         }
     }
     Ok(())
+}
+
+fn parts(path: &str) -> impl Iterator<Item = String> + '_ {
+    path.split('/').filter(|part| !part.is_empty()).map(str::to_owned)
 }
 
 fn open_root(rootfs: &Path) -> Result<OwnedFd, ContainersError> {
@@ -123,14 +151,30 @@ mod tests {
         );
 
         symlink(&outside, root.join("link")).unwrap();
-        assert!(
-            create_dir(&root, "/link/made").is_err(),
-            "its target does not exist inside"
-        );
+        create_dir(&root, "/link/made").unwrap();
         assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
-        create_dir(&root, "/a/b/c").unwrap();
-        create_dir(&root, "/a/b/c").unwrap();
-        assert!(root.join("a/b/c").is_dir());
+        let inside = root.join(outside.strip_prefix("/").unwrap());
+        assert!(inside.join("made").is_dir(), "its target is made inside");
+    }
+
+    #[test]
+    fn what_is_missing_is_made_also_where_a_link_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        create_dir(root, "/a/b/c").unwrap();
+        create_dir(root, "/a/b/c").unwrap();
+        symlink("../data/./deep", root.join("a/up")).unwrap();
+        symlink("/a/up/more", root.join("first")).unwrap();
+        create_dir(root, "/first/work").unwrap();
+        symlink("round", root.join("trip")).unwrap();
+        symlink("trip", root.join("round")).unwrap();
+        create_dir(root, "/trip").unwrap_err();
+        std::fs::write(root.join("file"), "x").unwrap();
+        symlink("file", root.join("to-file")).unwrap();
+        create_dir(root, "/to-file/work").unwrap_err();
+        for made in ["a/b/c", "data/deep/more/work"] {
+            assert!(root.join(made).is_dir(), "{made}");
+        }
     }
 
     #[test]

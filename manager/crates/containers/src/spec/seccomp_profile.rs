@@ -14,6 +14,34 @@ use serde_json::{Value, json};
 use super::capabilities::CapabilitySet;
 use super::host::{HostFacts, kernel_version};
 
+/// Refuses what says two things, or nothing that can be decided; the words follow the option.
+pub(crate) fn check(profile: &Value) -> Result<(), String> {
+    if !list(&profile["architectures"]).is_empty() && profile.get("archMap").is_some_and(|map| !map.is_null())
+    {
+        return Err("a profile has architectures and archMap, which cannot be used together".to_owned());
+    }
+    for rule in list(&profile["syscalls"]) {
+        for conditions in [&rule["includes"], &rule["excludes"]] {
+            let least = &conditions["minKernel"];
+            let sound = match least {
+                Value::Null => true,
+                Value::String(text) => text.is_empty() || is_kernel_version(text),
+                _ => false,
+            };
+            if !sound {
+                return Err(format!("minKernel {least} is not of the form 5.10"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Two numbers, as profiles write a kernel's version.
+fn is_kernel_version(text: &str) -> bool {
+    text.split_once('.')
+        .is_some_and(|(major, minor)| major.parse::<u32>().is_ok() && minor.parse::<u32>().is_ok())
+}
+
 /// The OCI object of a profile, for a process with these capabilities on this host.
 pub(crate) fn resolve(profile: &Value, capabilities: &CapabilitySet, host: &HostFacts) -> Value {
     let mut resolved = profile.clone();

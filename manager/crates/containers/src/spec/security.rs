@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::SpecError;
+use super::{SpecError, seccomp_profile};
 
 /// What filters system calls.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -54,6 +54,7 @@ impl Security {
                     if !profile.is_object() || !profile["defaultAction"].is_string() {
                         return Err(bad("the profile needs a defaultAction".into()));
                     }
+                    seccomp_profile::check(&profile).map_err(bad)?;
                     security.filter = Filter::Profile(profile);
                 }
                 ("apparmor", Some("unconfined")) => security.apparmor = None,
@@ -147,6 +148,18 @@ mod tests {
         for (option, word) in [
             ("seccomp={", "no JSON"),
             ("seccomp=[]", "defaultAction"),
+            (
+                r#"seccomp={"defaultAction":"a","architectures":["x"],"archMap":[]}"#,
+                "architectures and archMap",
+            ),
+            (
+                r#"seccomp={"defaultAction":"a","syscalls":[{"excludes":{"minKernel":"4.x"}}]}"#,
+                r#"minKernel "4.x""#,
+            ),
+            (
+                r#"seccomp={"defaultAction":"a","syscalls":[{"includes":{"minKernel":4}}]}"#,
+                "minKernel 4",
+            ),
             ("no-new-privileges=maybe", "there are"),
             ("label=type:x", "SELinux"),
             ("systempaths=some", "there are"),
