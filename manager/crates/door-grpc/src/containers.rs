@@ -4,33 +4,16 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use croze_engine::{
-    ContainersRequest, Engine, KillRequest, LogOptions, LogsRequest, RemoveRequest, ResizeRequest,
-    StartRequest, StopRequest, WaitRequest,
+    ContainersRequest, KillRequest, LogOptions, LogsRequest, RemoveRequest, ResizeRequest, StartRequest,
+    StopRequest, WaitRequest,
 };
-use croze_model::Error;
 use croze_proto::v1;
 use croze_proto::v1::containers_server::Containers;
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{decode, encode, networks, presence, status, streams};
-
-/// The service.
-#[derive(Debug)]
-pub(crate) struct Door {
-    engine: Engine,
-}
-
-impl Door {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
-    }
-}
-
-/// A failed call.
-fn refuse(error: impl Into<Error>) -> Status {
-    status::of(&error.into())
-}
+use crate::status::refuse;
+use crate::{Door, decode, encode, networks, presence, status, streams};
 
 #[tonic::async_trait]
 impl Containers for Door {

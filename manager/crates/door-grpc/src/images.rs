@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use croze_engine::{
-    Engine, ImagesRequest, LayerOrigin, LayerProgress, LayerState, LoginRequest, Operation, PullPhase,
-    PullRequest, PullState, Pulled, RemoveImageRequest, TagImageRequest,
+    ImagesRequest, LayerOrigin, LayerProgress, LayerState, LoginRequest, Operation, PullPhase, PullRequest,
+    PullState, Pulled, RemoveImageRequest, TagImageRequest,
 };
 use croze_model::Digest;
 use croze_proto::v1;
@@ -16,24 +16,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::{decode, encode, status};
+use crate::status::refuse;
+use crate::{Door, decode, encode};
 
 /// Messages of one pull that wait for the client.
 const EVENTS_IN_FLIGHT: usize = 16;
 /// Progress is told this often: a layer's bytes change many thousand times a second.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
-
-/// The service.
-#[derive(Debug)]
-pub(crate) struct Door {
-    engine: Engine,
-}
-
-impl Door {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
-    }
-}
 
 #[tonic::async_trait]
 impl Images for Door {
@@ -47,7 +36,7 @@ impl Images for Door {
             platform: decode::given(message.platform),
             credentials: decode::credentials(message.credentials),
         };
-        let operation = self.engine.pull(&request).map_err(|error| status::of(&error))?;
+        let operation = self.engine.pull(&request).map_err(refuse)?;
         let (events, stream) = mpsc::channel(EVENTS_IN_FLIGHT);
         tokio::spawn(report(operation, asked, events));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
@@ -60,11 +49,7 @@ impl Images for Door {
         let request = ImagesRequest {
             filters: decode::filters(request.into_inner().filters),
         };
-        let images = self
-            .engine
-            .list_images(&request)
-            .await
-            .map_err(|error| status::of(&error))?;
+        let images = self.engine.list_images(&request).await.map_err(refuse)?;
         Ok(Response::new(v1::ListImagesResponse {
             images: images.iter().map(encode::image).collect(),
         }))
@@ -78,7 +63,7 @@ impl Images for Door {
             .engine
             .inspect_image(&request.into_inner().image)
             .await
-            .map_err(|error| status::of(&error))?;
+            .map_err(refuse)?;
         Ok(Response::new(encode::image_details(&details)))
     }
 
@@ -91,11 +76,7 @@ impl Images for Door {
             image: message.image,
             force: message.force,
         };
-        let removed = self
-            .engine
-            .remove_image(request)
-            .await
-            .map_err(|error| status::of(&error))?;
+        let removed = self.engine.remove_image(request).await.map_err(refuse)?;
         Ok(Response::new(v1::RemoveImageResponse {
             untagged: removed
                 .untagged
@@ -116,10 +97,7 @@ impl Images for Door {
             source: message.source,
             target: message.target,
         };
-        self.engine
-            .tag_image(request)
-            .await
-            .map_err(|error| status::of(&error))?;
+        self.engine.tag_image(request).await.map_err(refuse)?;
         Ok(Response::new(v1::TagImageResponse {}))
     }
 
@@ -128,11 +106,7 @@ impl Images for Door {
         request: Request<v1::ResolveImageRequest>,
     ) -> Result<Response<v1::ResolveImageResponse>, Status> {
         let text = request.into_inner().image;
-        let image = self
-            .engine
-            .resolve_image(&text)
-            .await
-            .map_err(|error| status::of(&error))?;
+        let image = self.engine.resolve_image(&text).await.map_err(refuse)?;
         let reference = text
             .parse()
             .map_or(text, |reference: croze_model::Reference| reference.familiar());
@@ -149,11 +123,7 @@ impl Images for Door {
             server: message.server,
             credentials: decode::credentials(message.credentials),
         };
-        let login = self
-            .engine
-            .login(request)
-            .await
-            .map_err(|error| status::of(&error))?;
+        let login = self.engine.login(request).await.map_err(refuse)?;
         let identity_token = login.identity_token.map(|token| token.expose().to_owned());
         Ok(Response::new(v1::LoginResponse {
             registry: login.registry,
@@ -198,7 +168,7 @@ async fn report(
 }
 
 fn finished(result: croze_model::Result<Pulled>) -> Result<v1::PullEvent, Status> {
-    let pulled = result.map_err(|error| status::of(&error))?;
+    let pulled = result.map_err(refuse)?;
     let present = pulled
         .layers
         .iter()

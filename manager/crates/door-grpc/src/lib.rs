@@ -34,6 +34,12 @@ use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
+/// What serves every service: each module implements one of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    engine: Engine,
+}
+
 /// Why the door had to close.
 pub use tonic::transport::Error as ServeError;
 
@@ -47,9 +53,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter
-        .set_serving::<ContainersServer<containers::Door>>()
-        .await;
+    health_reporter.set_serving::<ContainersServer<Door>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(API_DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -58,13 +62,14 @@ pub async fn serve(
     let reflection = reflection
         .inspect_err(|error| tracing::error!(%error, "no server reflection"))
         .ok();
+    let door = Door { engine };
     Server::builder()
         .add_service(health)
         .add_optional_service(reflection)
-        .add_service(ImagesServer::new(images::Door::new(engine.clone())))
-        .add_service(ContainersServer::new(containers::Door::new(engine.clone())))
-        .add_service(NetworksServer::new(networks::Door::new(engine.clone())))
-        .add_service(SystemServer::new(system::Door::new(engine)))
+        .add_service(ImagesServer::new(door.clone()))
+        .add_service(ContainersServer::new(door.clone()))
+        .add_service(NetworksServer::new(door.clone()))
+        .add_service(SystemServer::new(door))
         .serve_with_incoming_shutdown(presence::watched(UnixListenerStream::new(listener)), shutdown)
         .await
 }

@@ -10,20 +10,9 @@ use croze_proto::v1;
 use croze_proto::v1::networks_server::Networks;
 use tonic::{Request, Response, Status};
 
+use crate::Door;
 use crate::decode::given;
 use crate::status::{self, invalid};
-
-/// The service.
-#[derive(Debug)]
-pub(crate) struct Door {
-    engine: Engine,
-}
-
-impl Door {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
-    }
-}
 
 #[tonic::async_trait]
 impl Networks for Door {

@@ -57,6 +57,11 @@ pub(crate) fn of(error: &Error) -> Status {
     Status::with_metadata(code, cut(&error.one_line()), metadata)
 }
 
+/// The same of whatever becomes one.
+pub(crate) fn refuse(error: impl Into<Error>) -> Status {
+    of(&error.into())
+}
+
 /// A refusal of this door itself.
 pub(crate) fn invalid(what: impl Into<String>) -> Status {
     of(&Error::new(ErrorKind::InvalidArgument, "decode", what))

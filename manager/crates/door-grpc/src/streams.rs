@@ -3,12 +3,12 @@
 use std::pin::Pin;
 
 use croze_engine::{AttachRequest, Engine, Input, ProcessStream};
-use croze_model::Error;
 use croze_proto::v1;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
+use crate::status::refuse;
 use crate::{decode, encode, status};
 
 /// Frames to the client.
@@ -32,7 +32,7 @@ pub(crate) async fn attach(
         before_start: start.before_start,
         size: start.size.map(decode::size),
     };
-    let (id, tty, stream) = engine.attach(request).await.map_err(|error| status::of(&error))?;
+    let (id, tty, stream) = engine.attach(request).await.map_err(refuse)?;
     let ready = v1::Ready {
         id: id.as_str().to_owned(),
         tty,
@@ -63,10 +63,7 @@ pub(crate) async fn exec(
         ));
     };
     let tty = start.tty;
-    let (id, stream) = engine
-        .exec(decode::exec(start))
-        .await
-        .map_err(|error| status::of(&error))?;
+    let (id, stream) = engine.exec(decode::exec(start)).await.map_err(refuse)?;
     Ok(joined(
         v1::Ready { id, tty },
         stream,
@@ -93,7 +90,7 @@ fn joined<M: Send + 'static>(
     };
     let output = stream.output.map(|item| match item {
         Ok(output) => Ok(encode::frame(output)),
-        Err(error) => Err(status::of(&Error::from(error))),
+        Err(error) => Err(refuse(error)),
     });
     Box::pin(futures_util::stream::iter([Ok(ready)]).chain(output))
 }

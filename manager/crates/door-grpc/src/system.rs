@@ -2,25 +2,14 @@
 
 use std::pin::Pin;
 
-use croze_engine::{Engine, Event, EventsRequest, HostCheck, Told, Verdict};
+use croze_engine::{Event, EventsRequest, HostCheck, Told, Verdict};
 use croze_proto::v1::system_server::System;
 use croze_proto::{API_VERSION, v1};
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use crate::{decode, status};
-
-/// The service.
-#[derive(Debug)]
-pub(crate) struct Door {
-    engine: Engine,
-}
-
-impl Door {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
-    }
-}
+use crate::status::refuse;
+use crate::{Door, decode};
 
 #[tonic::async_trait]
 impl System for Door {
@@ -39,7 +28,7 @@ impl System for Door {
     }
 
     async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoResponse>, Status> {
-        let info = self.engine.info().await.map_err(|error| status::of(&error))?;
+        let info = self.engine.info().await.map_err(refuse)?;
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Ok(Response::new(v1::InfoResponse {
             containers: count(info.containers),
@@ -73,7 +62,7 @@ impl System for Door {
             until: decode::given(message.until),
             filters: decode::filters(message.filters),
         };
-        let told = self.engine.listen(&request).map_err(|error| status::of(&error))?;
+        let told = self.engine.listen(&request).map_err(refuse)?;
         let events = told.map(|told| {
             Ok(match told {
                 Told::Event(event) => encoded(event),
