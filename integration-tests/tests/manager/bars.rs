@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use croze_integration_tests::{
     Crozed, Entry, ImageLayout, LayerTar, Registry, Scene, SlowProxy, Terminal, digest,
 };
@@ -68,6 +68,15 @@ fn a_pull_that_ends_early_leaves_the_terminal_clean() -> Result<()> {
             ensure_only(&terminal, "code 1")?;
             daemon.launch()?;
         }
+        // `run` has reserved nothing for a container that there is none of yet.
+        let cidfile = scene.path("cid");
+        let run = daemon.shell_words(&format!("run --cidfile {} {image} /bin/true", cidfile.display()))?;
+        let terminal = Terminal::open(scene, "sh")?;
+        terminal.type_line(&run)?;
+        terminal.wait_for("it is fetched", |screen| screen.contains("fetching"))?;
+        terminal.press("C-c")?;
+        terminal.wait_for("the pull has ended", |screen| screen.contains("interrupted"))?;
+        ensure!(!cidfile.exists(), "an interrupted pull leaves an empty file");
         // And one that is let through says so.
         let terminal = drawing(scene, &daemon, &image, 40)?;
         proxy.rest(Duration::ZERO);

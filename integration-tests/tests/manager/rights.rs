@@ -34,6 +34,13 @@ fn an_init_reaps_forwards_and_ends_as_its_command_does() -> Result<()> {
         let facts = stage.daemon.inspect("told")?;
         assert_eq!(facts["State"]["ExitCode"], 0, "the signal came to the command");
         assert_eq!(facts["HostConfig"]["Init"], true);
+        // So do those that most programs never meet.
+        let script = "trap 'exit 9' ABRT; trap 'exit 8' TRAP; echo ready; sleep 1000 & wait";
+        for (signal, code) in [("ABRT", "9"), ("TRAP", "8")] {
+            stage.start(signal, &["--init"], &["/bin/sh", "-c", script], "ready")?;
+            stage.daemon.ok(&["kill", "-s", signal, signal])?;
+            assert_eq!(stage.daemon.ok(&["wait", signal])?.text(), code, "{signal}");
+        }
         let tty = stage.run(
             &["--init", "-t"],
             &["/bin/sh", "-c", "read x < /dev/tty & stty size; echo $?"],

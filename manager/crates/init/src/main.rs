@@ -1,14 +1,14 @@
 //! `croze-init`: the first process of a container that was asked for with `--init`.
 //!
 //! ```text
-//!   croze-init -- COMMAND…             pid 1: blocks every signal, then starts
+//!   croze-init -- COMMAND…             pid 1: blocks every signal that is none of a fault of its own, then starts
 //!     └─ croze-init --child -- COMMAND…     a process group of its own, in the foreground of the terminal; becomes
 //!        └─ COMMAND
 //! ```
 //!
 //! A program that is pid 1 has two duties that few programs know of: signals that it does not handle do nothing to it, and orphans stay zombies
-//! unless it waits for them. This one does both for the command: it hands every signal on, reaps whatever ends, and ends as the command does, with
-//! its code or with 128 and the signal's number.
+//! unless it waits for them. This one does both for the command: it hands every signal on (but SIGSEGV, SIGBUS, SIGILL and SIGFPE, which mean a fault
+//! of a program's own), reaps whatever ends, and ends as the command does, with its code or with 128 and the signal's number.
 //!
 //! The child's stage exists because a process group must be made, and put into the foreground, before the command looks, and only a process itself can
 //! do both in that order. A command that is not there ends with 127, one that cannot be executed with 126, as shells have it.
