@@ -60,6 +60,10 @@ pub(crate) fn text(found: &Findings) -> String {
         found.rounds
     )
     .ok();
+    out.push_str(
+        "What `run --rm` makes is owed to no power cut by croze, which syncs little for it (docs/decisions/0008-durability-of-rm.md); the other\n\
+         engines' own ways are as they come. `run -d` of croze is durable before it is answered, as `rm` is.\n",
+    );
     add_lives(&mut out, "On ext4", &found.lives);
     add_lives(&mut out, "On tmpfs", &found.lives_in_memory);
     out
