@@ -143,12 +143,6 @@ const CASES: &[&[&str]] = &[
         "--mount",
         "type=bind,source=@shared,target=/a,readonly",
     ],
-    &[
-        "--network",
-        "none",
-        "--mount",
-        "type=bind,source=@shared,target=/a,bind-propagation=rslave",
-    ],
 ];
 
 /// A difference that stays: in which case (empty: any), in which fact, and why.
