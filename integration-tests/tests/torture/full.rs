@@ -1,12 +1,12 @@
 //! File systems without a byte or an inode left: an error that says which one is full and how full, nothing half there, and once there is room
 //! the next request succeeds without a restart.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use croze_integration_tests::{Crozed, Output, Scene, Tmpfs, runtime_under_test, wait_until};
 use std::time::Duration;
 
 use crate::check;
-use crate::seed::Seed;
+use crate::seed::{Seed, from_environment};
 use crate::world::World;
 
 /// Room for the small image and its blob, and for one of the large ones.
@@ -69,6 +69,42 @@ fn a_pull_onto_a_full_disk_leaves_nothing_and_succeeds_once_there_is_room() -> R
         small
             .daemon()
             .ok(&["run", "--rm", &small.world.large[0], "/bin/true"])?;
+        small.finish()
+    })
+}
+
+/// One page more each time, until there is enough of them: whatever is written, it is the one that finds no room. `make test` takes some of the
+/// steps.
+#[test]
+fn a_pull_fails_at_whatever_write_the_disk_is_full_and_the_next_one_succeeds() -> Result<()> {
+    const PAGE: u64 = 4096;
+    let stride = match from_environment::<usize>("CROZE_TORTURE_KILLS")? {
+        Some(_) => 1,
+        None => 60,
+    };
+    Scene::play(|scene| {
+        let small = Small::set(scene)?;
+        let (daemon, image) = (small.daemon(), &small.world.large[0]);
+        let before = check::names(&small.root.path().join("content/blobs/sha256"))?;
+        let mut failed = 0;
+        for pages in (0..).step_by(stride) {
+            small.root.fill(pages * PAGE)?;
+            let output = daemon.croze(&["pull", image])?;
+            if output.ended == croze_integration_tests::Ended::Code(0) {
+                break;
+            }
+            output.failure(&[&small.root.path().display().to_string(), "full", "free"])?;
+            check::whole(daemon).with_context(|| format!("with room for {pages} pages"))?;
+            ensure!(check::names(&small.root.path().join("content/blobs/sha256"))? == before);
+            small.root.free()?;
+            daemon.ok(&["pull", image])?;
+            daemon.ok(&["rmi", image])?;
+            failed += 1;
+        }
+        eprintln!("full: {failed} pulls found no room, each at a later write");
+        ensure!(failed >= 400 / stride, "only {failed} pulls found no room");
+        small.root.free()?;
+        daemon.ok(&["run", "--rm", image, "/bin/true"])?;
         small.finish()
     })
 }

@@ -126,48 +126,74 @@ fn a_daemon_killed_at_random_moments_loses_nothing() -> Result<()> {
     let begin = Instant::now();
     Scene::play(|scene| {
         let world = World::set(scene, &mut Seed::new(number))?;
-        let mut torture = Torture::new(&world, scene, number);
-        torture.play(kills)?;
+        let containers = (0..CONTAINERS).map(Subject::Container);
+        let images = (0..world.large.len()).map(Subject::Image);
+        let all = containers.chain(images).chain([Subject::Tag]);
+        let mut torture = Torture::new(&world, scene, number, all);
+        torture.play(kills, &[("printer", &[]), ("printer-tty", &["-t"])])?;
         eprintln!("{}", torture.summary(number, kills, begin.elapsed()));
         world.daemon.finish()
     })
     .with_context(|| format!("again with CROZE_TORTURE_SEED={number} CROZE_TORTURE_KILLS={kills}"))
 }
 
-impl<'world, 'scene> Torture<'world, 'scene> {
-    fn new(world: &'world World<'scene>, scene: &'scene Scene, number: u64) -> Self {
-        let containers = (0..CONTAINERS).map(Subject::Container);
+/// Nothing but images that come and go: more often, because it is the store that is asked.
+#[test]
+fn a_daemon_killed_at_random_moments_of_pulls_and_removals_loses_nothing() -> Result<()> {
+    let kills = from_environment("CROZE_TORTURE_PULL_KILLS")?.unwrap_or(SLICE);
+    let number = Seed::number_from_environment()?;
+    let begin = Instant::now();
+    Scene::play(|scene| {
+        let world = World::set(scene, &mut Seed::new(number))?;
         let images = (0..world.large.len()).map(Subject::Image);
-        let all = containers.chain(images).chain([Subject::Tag]);
+        let mut torture = Torture::new(&world, scene, number, images);
+        torture.play(kills, &[])?;
+        eprintln!("{}", torture.summary(number, kills, begin.elapsed()));
+        world.daemon.finish()
+    })
+    .with_context(|| format!("again with CROZE_TORTURE_SEED={number} CROZE_TORTURE_PULL_KILLS={kills}"))
+}
+
+impl<'world, 'scene> Torture<'world, 'scene> {
+    /// A model of these subjects, none of which is there.
+    fn new(
+        world: &'world World<'scene>,
+        scene: &'scene Scene,
+        number: u64,
+        subjects: impl Iterator<Item = Subject>,
+    ) -> Self {
         Self {
             world,
             scene,
             number,
-            states: all.map(|subject| (subject, State::Absent)).collect(),
+            states: subjects.map(|subject| (subject, State::Absent)).collect(),
             counts: BTreeMap::new(),
             longest_start: Duration::ZERO,
         }
     }
 
-    fn play(&mut self, kills: usize) -> Result<()> {
+    /// So many kills. The printers, with the flags they are run with, must live through all of them.
+    fn play(&mut self, kills: usize, printers: &[(&str, &[&str])]) -> Result<()> {
         let daemon = &self.world.daemon;
         let baseline = check::names(&daemon.root().join("snapshots/layers"))?;
-        let printers = [("printer", &[][..]), ("printer-tty", &["-t"][..])];
         for (name, flags) in printers {
             let words = [
-                &["run", "-d", "--name", name],
+                &["run", "-d", "--name", name][..],
                 flags,
                 &[self.world.small.as_str()],
             ];
             daemon.ok(&[&words.concat()[..], &["/probe", "print", "100000000", "20"]].concat())?;
         }
-        let pids = [daemon.pid("printer")?, daemon.pid("printer-tty")?];
+        let pids: Vec<i32> = printers
+            .iter()
+            .map(|(name, _)| daemon.pid(name))
+            .collect::<Result<_>>()?;
         for round in 1..=kills {
             let draws = Draws::new(self.number, round, self.states.keys().copied().collect());
             let delay = draws.delay;
             self.round(draws)
                 .with_context(|| format!("round {round}, killed after {delay:?}"))?;
-            for ((name, _), pid) in printers.iter().zip(pids) {
+            for ((name, _), &pid) in printers.iter().zip(&pids) {
                 ensure!(is_alive(pid), "round {round}: {name} died");
                 ensure!(
                     daemon.pid(name)? == pid,
@@ -194,7 +220,7 @@ impl<'world, 'scene> Torture<'world, 'scene> {
                 daemon.ok(&["rmi", image])?;
             }
         }
-        if self.states[&Subject::Tag] == State::Present {
+        if self.states.get(&Subject::Tag) == Some(&State::Present) {
             daemon.ok(&["rmi", TAG])?;
         }
         check::whole(daemon)?;

@@ -13,19 +13,19 @@ pub enum DigestError {
     /// There is no `algorithm:` part.
     #[error("digest {text:?} has no algorithm: expected sha256:<64 hexadecimal digits>")]
     NoAlgorithm {
-        /// The text as given.
+        /// The text as given, its beginning if it is long.
         text: String,
     },
     /// The algorithm is not one we verify.
     #[error("digest algorithm {algorithm:?} is not supported: only sha256 is")]
     UnknownAlgorithm {
-        /// The algorithm as given.
+        /// The algorithm as given, its beginning if it is long.
         algorithm: String,
     },
     /// The encoded part is not 64 lower-case hexadecimal digits.
     #[error("digest {text:?} is malformed: expected sha256:<64 lower-case hexadecimal digits>")]
     Malformed {
-        /// The text as given.
+        /// The text as given, its beginning if it is long.
         text: String,
     },
 }
@@ -79,9 +79,7 @@ impl Digest {
     /// # Errors
     /// [`DigestError::Malformed`] if the text is anything else.
     pub fn from_hex(text: &str) -> Result<Self, DigestError> {
-        let malformed = || DigestError::Malformed {
-            text: text.to_owned(),
-        };
+        let malformed = || DigestError::Malformed { text: shown(text) };
         if text.len() != 64 || text.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(malformed());
         }
@@ -96,18 +94,14 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
         let Some((algorithm, encoded)) = text.split_once(':') else {
-            return Err(DigestError::NoAlgorithm {
-                text: text.to_owned(),
-            });
+            return Err(DigestError::NoAlgorithm { text: shown(text) });
         };
         if algorithm != "sha256" {
             return Err(DigestError::UnknownAlgorithm {
-                algorithm: algorithm.to_owned(),
+                algorithm: shown(algorithm),
             });
         }
-        Self::from_hex(encoded).map_err(|_| DigestError::Malformed {
-            text: text.to_owned(),
-        })
+        Self::from_hex(encoded).map_err(|_| DigestError::Malformed { text: shown(text) })
     }
 }
 
@@ -185,6 +179,12 @@ impl<W: io::Write> io::Write for DigestWriter<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
+}
+
+/// The beginning of what a registry may have made as long as it likes.
+fn shown(text: &str) -> String {
+    const LONGEST: usize = 200;
+    text.chars().take(LONGEST).collect()
 }
 
 #[cfg(test)]
