@@ -109,6 +109,15 @@ fn a_file_that_cannot_be_executed_says_why() -> Result<()> {
                 .code(code)?
                 .failure(&[&command, said])?;
         }
+        // docker's rule is that flags end at the image; who forgets it is told so.
+        stage
+            .run(&[], &["-it", "sh"])?
+            .code(127)?
+            .failure(&["options stand before the image"])?;
+        stage
+            .run(&[], &["/bin"])?
+            .code(126)?
+            .failure(&["permission denied: it is a directory"])?;
         // A filter that ends whoever opens a file costs the reason, not the message.
         let profile = scene.path("no-open.json");
         fs::write(

@@ -33,7 +33,24 @@ pub(crate) fn notice(text: &str) {
 
 /// Prints an error as every verb does: `croze: WHAT: CAUSE`.
 pub(crate) fn error(text: &str) {
-    notice(&format!("croze: {text}"));
+    notice(&format!("croze: {}", without_numbers(text)));
+}
+
+/// A text without the numbers that the standard library appends to the system's words, ` (os error 2)`: they say nothing to a reader who has the words.
+fn without_numbers(text: &str) -> String {
+    const OPENING: &str = " (os error ";
+    let mut parts = text.split(OPENING);
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => kept.push_str(rest),
+            _ => {
+                kept.push_str(OPENING);
+                kept.push_str(part);
+            }
+        }
+    }
+    kept
 }
 
 /// Prints what to do about the error above it.
@@ -64,6 +81,21 @@ fn escaped(text: &str, is_bad: impl Fn(char) -> bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_systems_words_stand_without_their_numbers() {
+        for (text, kept) in [
+            (
+                "open /x: No such file or directory (os error 2)",
+                "open /x: No such file or directory",
+            ),
+            ("a (os error 13): b (os error 2), c", "a: b, c"),
+            ("a (os error x) b (os error 2", "a (os error x) b (os error 2"),
+            ("", ""),
+        ] {
+            assert_eq!(without_numbers(text), kept);
+        }
+    }
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {

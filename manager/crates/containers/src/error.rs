@@ -144,7 +144,11 @@ pub fn classify_runtime_message(message: &str) -> ErrorKind {
 /// What to do about a command that is missing or cannot be executed: croze-rt's words name the cause where the file shows one.
 fn advice_about_command(kind: ErrorKind, message: &str) -> &'static str {
     let says = |words| message.contains(words);
-    if says("CR LF") {
+    if says("exec: \"-") {
+        "options stand before the image (with exec: before the container); what follows it is the command"
+    } else if says("it is a directory") {
+        "a directory cannot be executed: name a program"
+    } else if says("CR LF") {
         "save the script with Unix line endings: dos2unix FILE, or sed -i 's/\\r$//' FILE"
     } else if says("its interpreter") {
         "put that interpreter into the image, or name one that it has in the script's first line"
@@ -257,6 +261,14 @@ mod tests {
                 "#!/bin/sh",
             ),
             (r#"exec: "x": executable file not found in $PATH"#, "spelling"),
+            (
+                r#"exec: "-it": executable file not found in $PATH"#,
+                "stand before the image",
+            ),
+            (
+                r#"exec: "/bin": permission denied: it is a directory"#,
+                "name a program",
+            ),
             (r#"exec: "/x": permission denied"#, "permission"),
         ] {
             let kind = classify_runtime_message(message);

@@ -86,11 +86,14 @@ impl Engine {
     }
 
     /// The failure of a pull, with the images here that may have been meant: a registry that has no such repository often asks for a login instead
-    /// of saying so.
+    /// of saying so, and a misspelled name is asked for at a registry that may not be reached from here.
     async fn with_names_that_are_near(&self, error: Error, reference: &Reference) -> Error {
         let spelling = matches!(
             error.kind(),
-            ErrorKind::NotFound | ErrorKind::Unauthenticated | ErrorKind::PermissionDenied
+            ErrorKind::NotFound
+                | ErrorKind::Unauthenticated
+                | ErrorKind::PermissionDenied
+                | ErrorKind::Unavailable
         );
         if !spelling {
             return error;

@@ -31,6 +31,15 @@ pub enum CommandError {
         /// Why.
         errno: Errno,
     },
+    /// A directory. Engines look for these words of the kernel's to tell that it is no fault of theirs.
+    #[error(
+        "exec: {path:?}: {}: it is a directory",
+        croze_sys::Error::new("", Errno::ACCESS)
+    )]
+    Directory {
+        /// The path.
+        path: String,
+    },
     /// An argument has a NUL byte in it.
     #[error("exec: an argument or a variable contains a NUL byte")]
     Nul,
@@ -80,7 +89,7 @@ impl Command {
     pub fn reason(&self, refused: &CommandError) -> Option<String> {
         match refused {
             CommandError::Refused { errno, .. } => program::reason(Path::new(&self.shown), *errno),
-            CommandError::NotFound { .. } | CommandError::Nul => None,
+            CommandError::NotFound { .. } | CommandError::Directory { .. } | CommandError::Nul => None,
         }
     }
 
@@ -104,6 +113,9 @@ pub fn variable<'a>(env: &'a [String], name: &str) -> Option<&'a str> {
 fn at(path: &str) -> Result<PathBuf, CommandError> {
     match check(Path::new(path)) {
         Ok(()) => Ok(PathBuf::from(path)),
+        Err(Errno::ACCESS) if Path::new(path).is_dir() => Err(CommandError::Directory {
+            path: path.to_owned(),
+        }),
         Err(errno) => Err(CommandError::Refused {
             path: path.to_owned(),
             errno,
@@ -170,7 +182,7 @@ mod tests {
             ),
             (["/no/such"], r#"exec: "/no/such": no such file or directory"#),
             (["/etc/passwd"], r#"exec: "/etc/passwd": permission denied"#),
-            (["/bin"], r#"exec: "/bin": permission denied"#),
+            (["/bin"], r#"exec: "/bin": permission denied: it is a directory"#),
         ];
         for (args, expected) in cases {
             assert_eq!(found(&args, &["PATH=/bin"]), Err(expected.to_owned()));
