@@ -6,185 +6,17 @@
     reason = "a test may fail by panic"
 )]
 
+mod lab;
+
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use croze_proto::shim::{self as wire, Launch, Reply, Request, reply, request};
-use prost::Message as _;
+use croze_proto::shim::{self as wire, reply, request};
 
-/// One container's directory with its shim.
-struct Lab {
-    dir: tempfile::TempDir,
-    shim: Option<Child>,
-}
-
-/// A connection, with the number of its last request.
-struct Client {
-    stream: UnixStream,
-    last: u64,
-}
-
-impl Lab {
-    fn new(command: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("run")).unwrap();
-        let lab = Self { dir, shim: None };
-        lab.file("command", command);
-        lab
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Writes a file into the bundle.
-    fn file(&self, name: &str, text: &str) {
-        fs::write(self.path("run").join(name), text).unwrap();
-    }
-
-    /// Starts the shim and returns its answer.
-    fn launch(&mut self, change: impl FnOnce(&mut Launch)) -> reply::Body {
-        let text = |path: PathBuf| path.to_str().unwrap().to_owned();
-        let mut launch = Launch {
-            version: 1,
-            container_id: "lab".into(),
-            run_dir: text(self.path("run")),
-            runtime: text(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake-runtime.sh")),
-            runtime_args: Vec::new(),
-            runtime_root: text(self.path("rt")),
-            log_path: text(self.path("log")),
-            exit_path: text(self.path("exit.json")),
-            tty: false,
-            open_stdin: false,
-            stdin_once: false,
-            ephemeral: false,
-        };
-        change(&mut launch);
-        let mut shim = Command::new(env!("CARGO_BIN_EXE_croze-shim"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        shim.stdin
-            .take()
-            .unwrap()
-            .write_all(&launch.encode_to_vec())
-            .unwrap();
-        let mut stdout: ChildStdout = shim.stdout.take().unwrap();
-        self.shim = Some(shim);
-        read_frame(&mut stdout).unwrap().body.unwrap()
-    }
-
-    fn launched(command: &str) -> Self {
-        let mut lab = Self::new(command);
-        let answer = lab.launch(|_| {});
-        assert!(matches!(answer, reply::Body::Ready(_)), "{answer:?}");
-        lab
-    }
-
-    fn client(&self) -> Client {
-        let stream = UnixStream::connect(self.path("run/shim.sock")).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let mut client = Client { stream, last: 0 };
-        let hello = client.ask(request::Body::Hello(wire::Hello { version: 9 }));
-        assert!(
-            matches!(hello, reply::Body::Hello(ref h) if h.version == 1),
-            "{hello:?}"
-        );
-        client
-    }
-
-    fn log(&self) -> Vec<String> {
-        let bytes = fs::read(self.path("log")).unwrap();
-        // The shim may be writing: what follows the last line's end is a part of a line.
-        let whole = bytes
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |end| end + 1);
-        let text = std::str::from_utf8(&bytes[..whole]).unwrap();
-        let line = |l: &str| {
-            serde_json::from_str::<serde_json::Value>(l).unwrap()["log"]
-                .as_str()
-                .unwrap()
-                .to_owned()
-        };
-        text.lines().map(line).collect()
-    }
-
-    /// Waits for the shim's own end and returns the exit record.
-    fn end(&mut self) -> serde_json::Value {
-        assert!(self.shim.take().unwrap().wait().unwrap().success());
-        assert!(!self.path("run/shim.sock").exists());
-        assert_eq!(fs::read_to_string(self.path("deleted")).unwrap(), "deleted\n");
-        serde_json::from_str(&fs::read_to_string(self.path("exit.json")).unwrap()).unwrap()
-    }
-}
-
-impl Client {
-    fn send(&mut self, body: request::Body) -> u64 {
-        self.last += 1;
-        let body = Request {
-            id: self.last,
-            body: Some(body),
-        }
-        .encode_to_vec();
-        self.stream
-            .write_all(&u32::try_from(body.len()).unwrap().to_be_bytes())
-            .unwrap();
-        self.stream.write_all(&body).unwrap();
-        self.last
-    }
-
-    fn ask(&mut self, body: request::Body) -> reply::Body {
-        let id = self.send(body);
-        loop {
-            let reply = read_frame(&mut self.stream).expect("the shim closed the connection");
-            if reply.id == id {
-                return reply.body.unwrap();
-            }
-        }
-    }
-
-    fn start(&mut self) {
-        let answer = self.ask(request::Body::Start(wire::Start {}));
-        assert!(matches!(answer, reply::Body::Done(_)), "{answer:?}");
-    }
-
-    fn wait(&mut self) -> wire::Exit {
-        match self.ask(request::Body::Wait(wire::Wait {
-            exec_id: String::new(),
-            start: false,
-        })) {
-            reply::Body::Exit(exit) => exit,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Everything that comes until the connection ends: output, and the last other word.
-    fn rest(&mut self) -> (String, Option<reply::Body>) {
-        let (mut output, mut last) = (Vec::new(), None);
-        while let Some(reply) = read_frame(&mut self.stream) {
-            match reply.body.unwrap() {
-                reply::Body::Output(chunk) => output.extend(chunk.data),
-                other => last = Some(other),
-            }
-        }
-        (String::from_utf8(output).unwrap(), last)
-    }
-}
-
-fn read_frame(stream: &mut impl std::io::Read) -> Option<Reply> {
-    let mut header = [0; 4];
-    stream.read_exact(&mut header).ok()?;
-    let mut body = vec![0; u32::from_be_bytes(header) as usize];
-    // A client that was given up may have half a frame.
-    stream.read_exact(&mut body).ok()?;
-    Some(Reply::decode(body.as_slice()).unwrap())
-}
+use lab::{Client, Lab, read_frame};
 
 #[test]
 fn output_is_logged_the_end_recorded_and_the_runtime_told() {
@@ -591,4 +423,31 @@ fn who_does_not_say_hello_is_not_served() {
     assert_eq!(rude.stream.read(&mut [0; 8]).unwrap(), 0);
     lab.client().start();
     lab.end();
+}
+
+#[test]
+fn a_test_that_fails_leaves_neither_shim_nor_cgroup() {
+    let lab = Lab::launched("sleep 1000 & exec sleep 1000");
+    lab.client().start();
+    let shim = lab.shim.as_ref().unwrap().id();
+    let own = lab.path("run");
+    let below = || {
+        fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| fs::read_link(entry.ok()?.path().join("cwd")).ok())
+            .filter(|cwd| *cwd == own)
+            .count()
+    };
+    // The processes of the container are where their runtime was.
+    assert!(below() >= 1);
+    let cgroup = fs::read_to_string(format!("/proc/{shim}/cgroup")).unwrap();
+    drop(lab);
+    assert_eq!(below(), 0);
+    for line in cgroup.lines().filter(|line| line.contains("/croze-shim/")) {
+        let (_, path) = line.split_once(":/").unwrap();
+        let found = fs::read_dir("/sys/fs/cgroup").unwrap();
+        for hierarchy in found.filter_map(Result::ok) {
+            assert!(!hierarchy.path().join(path).exists(), "{line}");
+        }
+    }
 }
