@@ -144,6 +144,7 @@ fn files() -> Vec<Case> {
             ensure!(report["rlimits"]["RLIMIT_NOFILE"] == json!([77, 77]), "{report}");
             stage.runtime.delete_by_force(&id)
         }),
+        Case::script("exec --process without capabilities", unnamed_capabilities),
         Case::script("process.execCPUAffinity initial", |stage| {
             affine(stage, &json!({ "initial": "0" }))
         }),
@@ -222,6 +223,27 @@ fn files() -> Vec<Case> {
             stage.runtime.delete_by_force(&id)
         }),
     ]
+}
+
+/// What a process file does not say of capabilities and the score is as in the container.
+fn unnamed_capabilities(stage: &Stage<'_>) -> Result<()> {
+    let process = json!({ "user": { "uid": 0, "gid": 0 }, "args": ["/probe"], "cwd": "/" });
+    let file = stage.file("process.json", &process.to_string())?;
+    let mut config = spec::docker_like(&["/probe", "wait"]);
+    config["process"]["oomScoreAdj"] = json!(77);
+    let id = stage.start(&config)?;
+    let report = stage.call(&["exec", "--process", &file, &id])?.json()?;
+    let bounding = report["capabilities"]["bounding"].as_array();
+    ensure!(
+        bounding.is_some_and(|all| all.contains(&json!("CAP_KILL"))),
+        "capabilities: {report}"
+    );
+    ensure!(
+        report["oom_score_adj"] == 77,
+        "oomScoreAdj: {}",
+        report["oom_score_adj"]
+    );
+    stage.runtime.delete_by_force(&id)
 }
 
 fn affine(stage: &Stage<'_>, affinity: &Value) -> Result<()> {

@@ -336,6 +336,9 @@ fn paths() -> Vec<Case> {
         propagation("slave", &["!shared"]),
         propagation("shared", &["shared"]),
         propagation("unbindable", &["unbindable"]),
+        Case::new("linux.rootfsPropagation empty")
+            .set("/linux/rootfsPropagation", json!(""))
+            .reports("/pid", json!(1)),
         Case::new("linux.rootfsPropagation unknown")
             .set("/linux/rootfsPropagation", json!("sometimes"))
             .refused(&["rootfsPropagation"]),

@@ -56,6 +56,24 @@ fn root_object() -> Vec<Case> {
         Case::new("root.path missing")
             .set("/root/path", json!("nowhere"))
             .refused(&["nowhere"]),
+        Case::script("null is what is not there", |stage| {
+            let mut config = spec::docker_like(&["/probe"]);
+            // As programs in Go write what is not set, and read it.
+            for field in ["rlimits", "apparmorProfile", "oomScoreAdj", "terminal"] {
+                config["process"][field] = Value::Null;
+            }
+            config["process"]["user"]["additionalGids"] = Value::Null;
+            config["process"]["user"]["umask"] = Value::Null;
+            for field in ["sysctl", "seccomp", "devices", "rootfsPropagation", "intelRdt"] {
+                config["linux"][field] = Value::Null;
+            }
+            config["linux"]["resources"]["pids"] = Value::Null;
+            config["process"]["user"]["gid"] = Value::Null;
+            config["hooks"] = Value::Null;
+            let report = stage.run(&config)?.success()?.json()?;
+            ensure!(report["gid"]["real"] == 0, "{report}");
+            Ok(())
+        }),
         Case::script("annotations", |stage| {
             let mut config = spec::docker_like(&["/probe", "wait"]);
             config["annotations"] = json!({ "org.example.key": "value" });

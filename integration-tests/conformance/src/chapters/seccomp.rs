@@ -268,6 +268,14 @@ fn rest() -> Vec<Case> {
         })
         .args(&["/probe", "attempt", "mkdir"])
         .prints(r#"{"mkdir":"EPERM"}"#),
+        with("architectures unknown is no error", {
+            let mut other = profile(&on_mkdir("SCMP_ACT_ERRNO"));
+            other["architectures"] = json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_DREAM"]);
+            other
+        })
+        .args(&["/probe", "attempt", "mkdir"])
+        .prints(r#"{"mkdir":"EPERM"}"#),
+        with("without a default action and rules is none", json!({})).reports("/seccomp", json!("0")),
         with(
             "before capabilities are dropped",
             profile(&on_mkdir("SCMP_ACT_ERRNO")),

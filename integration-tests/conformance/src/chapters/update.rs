@@ -158,6 +158,12 @@ pub(super) fn cases() -> Vec<Case> {
             let file = stage.file("resources.json", r#"{ "pids": { "limit": 21 } }"#)?;
             resources(stage, &["-r", "-"], Some(&file))
         }),
+        Case::script("update -r of what is no object", |stage| {
+            let id = stage.waiting()?;
+            let file = stage.file("resources.json", "[]")?;
+            stage.runtime.call(&["update", "-r", &file, &id])?.failure(&[])?;
+            stage.runtime.delete_by_force(&id)
+        }),
         Case::script("update of an unknown container", |stage| {
             stage
                 .runtime

@@ -148,6 +148,7 @@ fn plan(spec: &Spec, request: &ExecRequest, warn: Warn<'_>) -> Result<ProcessPla
         ExecProcess::File(path) => {
             let (process, warnings) = spec::load_process(path)?;
             warnings.iter().for_each(|warning| warn(warning));
+            let process = completed(process, spec.process().as_ref());
             ProcessPlan::new(&process, linux, request.preserve_fds)
         }
         ExecProcess::Overrides(overrides) => {
@@ -162,6 +163,34 @@ fn plan(spec: &Spec, request: &ExecRequest, warn: Warn<'_>) -> Result<ProcessPla
             Ok(plan)
         }
     }
+}
+
+/// A process of a file with what it leaves open as the container's first process has it, as with runc: not to say anything of
+/// capabilities is not to ask for none. Limits and the umask are the file's alone. Pure.
+fn completed(mut process: Process, first: Option<&Process>) -> Process {
+    let Some(first) = first else { return process };
+    if process.capabilities().is_none() {
+        process.set_capabilities(first.capabilities().clone());
+    }
+    let is_open = |label: &Option<String>| label.as_ref().is_none_or(String::is_empty);
+    if is_open(process.apparmor_profile()) {
+        process.set_apparmor_profile(first.apparmor_profile().clone());
+    }
+    if is_open(process.selinux_label()) {
+        process.set_selinux_label(first.selinux_label().clone());
+    }
+    let score = process.oom_score_adj().or_else(|| first.oom_score_adj());
+    process.set_oom_score_adj(score);
+    if process.scheduler().is_none() {
+        process.set_scheduler(first.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(*first.io_priority());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(first.exec_cpu_affinity().clone());
+    }
+    process
 }
 
 /// The process of the spec with what the command line changes; pure.
@@ -414,6 +443,31 @@ mod tests {
         assert_eq!(process.user().additional_gids(), &Some(vec![9]));
         assert_eq!(process.cwd(), Path::new("/w"));
         assert_eq!(process.terminal(), Some(false));
+    }
+
+    #[test]
+    fn what_a_file_leaves_open_is_the_containers() {
+        let parsed = |text: &str| serde_json::from_str::<Process>(text).expect("a process");
+        let first = parsed(
+            r#"{"user": {"uid": 3, "umask": 63}, "cwd": "/w", "env": ["A=1"], "args": ["init"],
+                "capabilities": {"bounding": ["CAP_KILL"]}, "apparmorProfile": "p", "oomScoreAdj": 7,
+                "rlimits": [{"type": "RLIMIT_CORE", "soft": 1, "hard": 1}], "noNewPrivileges": true}"#,
+        );
+        let process = completed(
+            parsed(r#"{"user": {}, "cwd": "/", "args": ["ls"]}"#),
+            Some(&first),
+        );
+        assert_eq!(process.capabilities(), first.capabilities());
+        assert_eq!(process.apparmor_profile().as_deref(), Some("p"));
+        assert_eq!(process.oom_score_adj(), Some(7));
+        assert_eq!((process.rlimits(), process.user().umask()), (&None, None));
+        // Who it is, where, and with which environment, the file says alone.
+        assert_eq!((process.user().uid(), process.cwd().to_str()), (0, Some("/")));
+        assert_eq!((process.env(), process.no_new_privileges()), (&None, None));
+        let own = parsed(
+            r#"{"user": {}, "cwd": "/", "capabilities": {}, "oomScoreAdj": 1, "apparmorProfile": "q"}"#,
+        );
+        assert_eq!(completed(own.clone(), Some(&first)), own);
     }
 
     #[test]

@@ -48,6 +48,39 @@ const ACTIONS: [&str; 9] = [
     "SCMP_ACT_LOG",
     "SCMP_ACT_ALLOW",
 ];
+/// Those that the types know; the compiler of profiles says which of them it can do.
+const ARCHITECTURES: [&str; 24] = [
+    "SCMP_ARCH_NATIVE",
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
+    "SCMP_ARCH_X32",
+    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_AARCH64",
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_LOONGARCH64",
+    "SCMP_ARCH_M68K",
+    "SCMP_ARCH_SH",
+    "SCMP_ARCH_SHEB",
+];
+const FLAGS: [&str; 4] = [
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
 const OPERATORS: [&str; 7] = [
     "SCMP_CMP_NE",
     "SCMP_CMP_LT",
@@ -86,20 +119,23 @@ pub(super) fn spec(value: &mut Value) -> Result<Vec<String>, SpecError> {
             linux.remove("seccomp");
         }
         if let Some(profile) = object_mut(linux, "seccomp") {
-            seccomp(profile)?;
+            warnings.append(&mut seccomp(profile)?);
         }
         if let Some(value) = linux.get_mut("resources") {
-            resources(value);
+            resources(value)?;
         }
     }
     Ok(warnings)
 }
 
 /// Filters a `resources` object in place.
-pub(super) fn resources(value: &mut Value) {
+pub(super) fn resources(value: &mut Value) -> Result<(), SpecError> {
     without_nulls(value);
+    if value.is_null() {
+        *value = Value::Object(Map::new());
+    }
     let Some(resources) = value.as_object_mut() else {
-        return;
+        return Err(invalid("resources", value, "it must be an object"));
     };
     // A rule without a type is about all devices.
     for rule in array_mut(resources, "devices") {
@@ -117,6 +153,7 @@ pub(super) fn resources(value: &mut Value) {
     {
         resources.remove("pids");
     }
+    Ok(())
 }
 
 /// Filters a `process` object in place; returns what was dropped, one line each.
@@ -174,8 +211,25 @@ pub(super) fn process(value: &mut Value) -> Result<Vec<String>, SpecError> {
     Ok(warnings)
 }
 
-fn seccomp(profile: &mut Map<String, Value>) -> Result<(), SpecError> {
+/// Filters a seccomp profile in place; returns what was dropped. It is written for many hosts: an architecture that nobody here knows matters
+/// to none of them.
+fn seccomp(profile: &mut Map<String, Value>) -> Result<Vec<String>, SpecError> {
     const UNKNOWN_ACTION: &str = "there is no such action";
+    let mut warnings = Vec::new();
+    if let Some(architectures) = profile.get_mut("architectures").and_then(Value::as_array_mut) {
+        architectures.retain(|name| {
+            let is_known = name.as_str().is_some_and(|name| ARCHITECTURES.contains(&name));
+            if !is_known {
+                warnings.push(format!(
+                    "linux.seccomp.architectures: unknown architecture {name} ignored"
+                ));
+            }
+            is_known
+        });
+    }
+    for flag in array_mut(profile, "flags") {
+        known("linux.seccomp.flags", Some(flag), &FLAGS, "there is no such flag")?;
+    }
     known(
         "linux.seccomp.defaultAction",
         profile.get("defaultAction"),
@@ -207,7 +261,7 @@ fn seccomp(profile: &mut Map<String, Value>) -> Result<(), SpecError> {
             }
         }
     }
-    Ok(())
+    Ok(warnings)
 }
 
 /// Takes away every `null`, in lists too.
@@ -275,6 +329,21 @@ mod tests {
     }
 
     #[test]
+    fn unknown_architectures_are_dropped_with_a_warning() {
+        let mut value = json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_FUTURE"]}}});
+        let warnings = spec(&mut value).expect("lenient");
+        assert_eq!(
+            warnings,
+            [r#"linux.seccomp.architectures: unknown architecture "SCMP_ARCH_FUTURE" ignored"#]
+        );
+        assert_eq!(
+            value["linux"]["seccomp"]["architectures"],
+            json!(["SCMP_ARCH_X86_64"])
+        );
+    }
+
+    #[test]
     fn null_and_empty_texts_are_what_is_not_there() {
         let mut value = json!({
             "ociVersion": null,
@@ -324,6 +393,11 @@ mod tests {
                 json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"action": "?"}]}}}),
                 "linux.seccomp.syscalls.action",
             ),
+            (
+                json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_MAYBE"]}}}),
+                "linux.seccomp.flags",
+            ),
+            (json!({"linux": {"resources": []}}), "resources"),
             (json!({"process": 7}), "process"),
             (json!([]), "config.json"),
         ];

@@ -131,7 +131,7 @@ pub fn parse_resources(raw: &[u8], what: &str) -> Result<LinuxResources, SpecErr
         source,
     };
     let mut value = serde_json::from_slice(raw).map_err(malformed)?;
-    filter::resources(&mut value);
+    filter::resources(&mut value)?;
     reparse(&value).map_err(malformed)
 }
 
