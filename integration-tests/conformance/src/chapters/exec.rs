@@ -239,7 +239,7 @@ fn unnamed_capabilities(stage: &Stage<'_>) -> Result<()> {
         "capabilities: {report}"
     );
     ensure!(
-        report["oom_score_adj"] == 77,
+        report["oom_score_adj"] == "77",
         "oomScoreAdj: {}",
         report["oom_score_adj"]
     );
