@@ -7,7 +7,7 @@
 //! Only the shims' sockets are elsewhere, below `/run/containerd/s`: no option moves them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::reaper::{self, Process};
 use crate::scene::Scene;
 use crate::wait::wait_until;
 
-/// A containerd with an image `small:latest`.
+/// A containerd; with an image `small:latest` unless it was started in a place of its own.
 #[derive(Debug)]
 pub struct Containerd<'scene> {
     scene: &'scene Scene,
@@ -34,37 +34,12 @@ pub struct Containerd<'scene> {
 }
 
 impl<'scene> Containerd<'scene> {
-    /// Starts it and imports the image.
+    /// Starts it with all of its state in the scene, and imports the image.
     ///
     /// # Errors
     /// It does not answer.
     pub fn start(scene: &'scene Scene) -> Result<Self> {
-        let socket = scene.path("containerd.sock");
-        let configuration = scene.path("containerd.toml");
-        let disabled = ["grpc.v1.cri", "snapshotter.v1.btrfs", "snapshotter.v1.zfs"]
-            .map(|name| format!("\"io.containerd.{name}\""))
-            .join(", ");
-        fs::write(
-            &configuration,
-            format!(
-                "version = 2\nroot = \"{}\"\nstate = \"{}\"\ndisabled_plugins = [{disabled}]\n[grpc]\naddress = \
-                 \"{}\"\n",
-                scene.path("containerd").display(),
-                scene.path("containerd-run").display(),
-                socket.display()
-            ),
-        )?;
-        let keeper = Keeper::new(scene, Network::Own)?;
-        let process = Self::launch(scene, &keeper, &configuration)?;
-        let daemon = Self {
-            scene,
-            keeper,
-            process,
-            configuration,
-            socket,
-            runtime: runtime_under_test()?,
-        };
-        daemon.answers()?;
+        let daemon = Self::start_in(scene, scene.directory(), Network::Own)?;
         let layout = ImageLayout::small(scene)?.write(scene, "containerd-image", "latest")?;
         let tar = scene.path("containerd-image.tar");
         fs::write(&tar, LayerBuilder::new().directory(&layout)?.finish()?)?;
@@ -75,7 +50,47 @@ impl<'scene> Containerd<'scene> {
         Ok(daemon)
     }
 
-    fn launch(scene: &Scene, keeper: &Keeper, configuration: &std::path::Path) -> Result<Process> {
+    /// Starts it with its images and snapshots below a directory, and without an image.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn start_in(scene: &'scene Scene, storage: &Path, network: Network<'_>) -> Result<Self> {
+        let socket = scene.path("containerd.sock");
+        let configuration = scene.path("containerd.toml");
+        let disabled = ["grpc.v1.cri", "snapshotter.v1.btrfs", "snapshotter.v1.zfs"]
+            .map(|name| format!("\"io.containerd.{name}\""))
+            .join(", ");
+        fs::write(
+            &configuration,
+            format!(
+                "version = 2\nroot = \"{}\"\nstate = \"{}\"\ndisabled_plugins = [{disabled}]\n[grpc]\naddress = \
+                 \"{}\"\n",
+                storage.join("containerd").display(),
+                scene.path("containerd-run").display(),
+                socket.display()
+            ),
+        )?;
+        let keeper = Keeper::new(scene, network)?;
+        let process = Self::launch(scene, &keeper, &configuration)?;
+        let daemon = Self {
+            scene,
+            keeper,
+            process,
+            configuration,
+            socket,
+            runtime: runtime_under_test()?,
+        };
+        daemon.answers()?;
+        Ok(daemon)
+    }
+
+    /// The daemon's process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    fn launch(scene: &Scene, keeper: &Keeper, configuration: &Path) -> Result<Process> {
         let mut command = keeper.command();
         command.args(["containerd", "--config"]).arg(configuration);
         scene.start_daemon(command)

@@ -1,4 +1,4 @@
-//! Times the manager beside podman and dockerd and writes its section of docs/benchmarks.md.
+//! Times the manager beside podman and dockerd, its pulls beside containerd's too, and writes its section of docs/benchmarks.md.
 //!
 //! ```text
 //! croze-bench-engines [--rounds N] [--pulls N] [--disk-pulls N] [--report FILE]
@@ -16,12 +16,14 @@
 
 mod containers;
 mod content;
+mod crowd;
 mod engine;
 mod image;
 mod measure;
 mod network_report;
 mod networks;
 mod processes;
+mod puller;
 mod pulls;
 mod report;
 mod storage;
@@ -49,16 +51,28 @@ fn main() -> Result<()> {
 
 fn bench(scene: &Scene, layout: &Path, options: &Options) -> Result<()> {
     let versions = engine::versions(scene)?;
+    let containerd = scene.call(&["containerd", "--version"])?.success()?.stdout;
     let registry = Registry::start(scene)?;
     registry.push(layout, image::TAG, "bench/large:1")?;
-    let reference = registry.reference("bench/large:1");
-    let memory = pulls::pull(scene, Storage::Memory, &reference, options.pulls)?;
-    let disk = pulls::pull(scene, Storage::Disk, &reference, options.disk_pulls)?;
+    let large = puller::Source::new(
+        registry.reference("bench/large:1"),
+        &registry.address(),
+        "bench/large",
+        &registry.manifest("bench/large", "1")?,
+    )?;
+    let crowd = crowd::push(scene, &registry, layout)?;
+    let memory = pulls::pull(scene, Storage::Memory, &large, &crowd, options.pulls)?;
+    let disk = pulls::pull(scene, Storage::Disk, &large, &[], options.disk_pulls)?;
     let small = containers::push_small(scene, &registry)?;
     let lives = containers::live_through(scene, Storage::Disk, &small, options.rounds)?;
     let lives_in_memory = containers::live_through(scene, Storage::Memory, &small, options.rounds)?;
     let text = report::text(&report::Findings {
         versions,
+        containerd: containerd
+            .split_whitespace()
+            .nth(2)
+            .unwrap_or_default()
+            .to_owned(),
         memory,
         disk,
         lives,
