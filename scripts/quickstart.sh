@@ -9,7 +9,7 @@ show() { printf '$ croze %s\n' "$*"; "$bin/croze" "$@"; }
 
 # Debian keeps network tools in sbin.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-[ "$(id -u)" = 0 ] || fail 'containers need root here: run it as root (sudo make quickstart)'
+[ "$(id -u)" = 0 ] || fail 'containers need root here: sudo scripts/quickstart.sh does the same with what was built'
 
 for program in ip nsenter mktemp; do
     command -v "$program" >/dev/null 2>&1 || fail "$program is not installed (Debian: apt install iproute2 util-linux)"

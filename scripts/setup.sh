@@ -37,6 +37,11 @@ wanted_rust() { sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml; }
 
 check_toolchain() {
     wanted=$(wanted_rust)
+    if ! have "${CARGO:-cargo}" && [ "$(id -u)" = 0 ] && [ -n "${SUDO_USER:-}" ]; then
+        # sudo takes PATH and HOME away, by which rustup's programs are found.
+        die "root has no Rust toolchain, and that of $SUDO_USER is not seen through sudo. Build as $SUDO_USER: make build; what needs root
+       is then: sudo scripts/quickstart.sh, sudo scripts/install.sh install"
+    fi
     have "${CARGO:-cargo}" || die "no Rust toolchain found. Croze needs Rust $wanted or newer; https://rustup.rs tells how
        to get it (Debian 12's own rustc is too old). Then run this again"
     found=$(rustc --version | cut -d' ' -f2)

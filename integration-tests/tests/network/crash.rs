@@ -85,6 +85,26 @@ fn flushed_rules_are_repaired_at_once() -> Result<()> {
     })
 }
 
+#[test]
+fn rules_that_were_flushed_without_a_daemon_cost_no_port_and_are_written_at_its_start() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        stage.serve("web", &["-p", "8080:80", "-p", "8080:80/udp"], &["80"])?;
+        let before = stage.host.sh("nft list ruleset")?.stdout;
+        stage.daemon.kill()?;
+        stage.host.sh("nft flush ruleset")?;
+        for protocol in ["tcp", "udp"] {
+            // The port proxy serves now: what comes through it comes from the bridge.
+            let answer = stage.outside_asks(protocol, "10.99.0.1:8080")?;
+            assert_eq!(answer, "172.30.0.1 hello", "{protocol}");
+        }
+        stage.daemon.launch()?;
+        assert_eq!(stage.host.sh("nft list ruleset")?.stdout, before);
+        assert_eq!(stage.outside_asks("tcp", "10.99.0.1:8080")?, "10.99.0.2 hello");
+        Ok(())
+    })
+}
+
 /// The port proxy of this container; `None`: there is none.
 fn proxy_of(scene: &Scene, name: &str) -> Result<Option<i32>> {
     let found = scene.call(&["pgrep", "-f", &format!("croze-shim port-proxy {name} ")])?;

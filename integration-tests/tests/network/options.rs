@@ -65,6 +65,11 @@ fn ports_are_shown_as_docker_shows_them() -> Result<()> {
             bridge[0]["Containers"][facts["Id"].as_str().unwrap_or_default()]["IPv4Address"],
             "172.30.0.2/16"
         );
+        let template = "{{.Driver}}:{{range .Containers}} {{.Name}} {{.IPv4Address}}{{end}}";
+        let shown = daemon.ok(&["network", "inspect", "-f", template, "bridge"])?;
+        assert_eq!(shown.stdout, "bridge: web 172.30.0.2/16\n");
+        let unknown = daemon.croze(&["network", "inspect", "brigde"])?.code(1)?;
+        assert!(unknown.stderr.contains("did you mean bridge?"), "{unknown}");
         daemon.ok(&["stop", "-t", "0", "web"])?;
         assert_eq!(daemon.ok(&["ps", "-a", "--format", "{{.Ports}}"])?.stdout, "\n");
         assert_eq!(daemon.inspect("web")?["NetworkSettings"]["IPAddress"], "");

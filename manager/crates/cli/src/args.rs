@@ -356,6 +356,24 @@ mod tests {
         ];
         let found: Vec<&str> = run.lines().filter(|line| parts.contains(line)).collect();
         assert_eq!(found, parts, "{run}");
+        let network = run
+            .split_once("Network:")
+            .and_then(|(_, rest)| rest.split_once("\n\n"));
+        for line in network.unwrap().0.lines().skip(1) {
+            let known = [
+                "publish",
+                "expose",
+                "network",
+                "ip",
+                "mac-address",
+                "add-host",
+                "dns",
+            ];
+            assert!(
+                known.iter().any(|name| line.contains(&format!("--{name}"))),
+                "{line}"
+            );
+        }
     }
 
     #[test]

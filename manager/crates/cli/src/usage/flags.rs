@@ -125,7 +125,7 @@ const OF_CONTAINERS: [(&str, &str, &str); 47] = [
 ];
 
 /// Flags of other verbs: the verb (none: before any verb), the flag, what is not there, and what to do instead.
-const OF_VERBS: [(&str, &str, &str, &str); 16] = [
+const OF_VERBS: [(&str, &str, &str, &str); 19] = [
     ("pull", "--all-tags", "fetch all tags at once", ALL_TAGS),
     ("pull", "-a", "fetch all tags at once", ALL_TAGS),
     (
@@ -136,6 +136,9 @@ const OF_VERBS: [(&str, &str, &str, &str); 16] = [
     ),
     ("rm", "--link", "give containers names for each other", LINKS),
     ("rm", "-l", "give containers names for each other", LINKS),
+    ("rmi", "--no-prune", "keep what an image was built upon", PARENTS),
+    ("rmi", "--platform", "remove one platform of an image", PLATFORMS),
+    ("network ls", "--filter", "filter networks", NETWORKS),
     ("start", "--checkpoint", "freeze containers to disk", CHECKPOINT),
     (
         "start",
@@ -169,6 +172,9 @@ const POD: &str =
     "--network container:NAME, --pid container:NAME and --ipc container:NAME share what a pod shares";
 const ALL_TAGS: &str = "fetch them one by one; `skopeo list-tags docker://NAME` prints which there are";
 const LINKS: &str = "there are no links to remove: leave it out";
+const PARENTS: &str = "leave it out: images of a build that have no name are not kept";
+const PLATFORMS: &str = "leave it out: of each image only one platform is here";
+const NETWORKS: &str = "there are few of them: leave it out";
 const CHECKPOINT: &str = "leave it out: the container starts anew";
 const SETTINGS: &str = "logins are read from $DOCKER_CONFIG (else ~/.docker) too; --host names the daemon";
 const CONTEXT: &str = "choose a daemon with --host, or with CROZE_HOST in the environment";
@@ -177,7 +183,9 @@ const REMOTE: &str = "the daemon listens on a unix socket, which ssh can forward
 
 /// What to say of an unknown flag of this verb, if docker (or podman) has it: what is missing, and what to do.
 pub(super) fn absent(verbs: &[String], flag: &str) -> Option<(String, &'static str)> {
-    let verb = verbs.last().map_or("", String::as_str);
+    let whole = verbs.join(" ");
+    // What may be done with a container may be written with the noun, and without.
+    let verb = whole.strip_prefix("container ").unwrap_or(&whole);
     let (what, instead) = if matches!(verb, "run" | "create") {
         OF_CONTAINERS
             .iter()
@@ -189,10 +197,8 @@ pub(super) fn absent(verbs: &[String], flag: &str) -> Option<(String, &'static s
             .find(|(of, absent, ..)| (*of, *absent) == (verb, flag))
             .map(|(_, _, what, instead)| (what, instead))
     }?;
-    let of = match verbs {
-        [] => "croze".to_owned(),
-        verbs => format!("croze {}", verbs.join(" ")),
-    };
+    let of = format!("croze {whole}");
+    let of = of.trim_end();
     Some((format!("'{of}' has no {flag}: Croze cannot {what} yet"), instead))
 }
 
@@ -275,11 +281,9 @@ mod tests {
     fn no_flag_that_exists_is_said_to_be_missing() {
         let command = Cli::command();
         let has = |verb: &str, flag: &str| {
-            let command = if verb.is_empty() {
-                &command
-            } else {
-                command.find_subcommand(verb).unwrap()
-            };
+            let command = verb
+                .split_whitespace()
+                .fold(&command, |command, word| command.find_subcommand(word).unwrap());
             command.get_arguments().any(|argument| {
                 let long = argument.get_long_and_visible_aliases().unwrap_or_default();
                 let short = argument.get_short().map(|short| format!("-{short}"));

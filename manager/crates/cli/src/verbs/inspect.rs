@@ -20,7 +20,7 @@ use crate::template::{Functions, Template, Value};
 
 /// How what was found is printed.
 #[derive(Debug)]
-enum Form {
+pub(super) enum Form {
     /// One JSON array for people.
     Indented,
     /// The same on one line.
@@ -29,13 +29,35 @@ enum Form {
     Template(Template),
 }
 
+impl Form {
+    /// What `--format` asks for.
+    pub(super) fn parse(format: Option<&str>) -> Result<Self, Failure> {
+        Ok(match format {
+            None | Some("") => Self::Indented,
+            Some("json") => Self::Compact,
+            Some(template) => Self::Template(Template::parse(template)?),
+        })
+    }
+
+    /// Prints what was found.
+    pub(super) fn print(&self, found: &[Json]) -> Result<(), Failure> {
+        let encoded = |result: serde_json::Result<String>| {
+            result.map_err(|error| Failure::io("encode JSON", error.into()))
+        };
+        match self {
+            Self::Indented => output::line(&encoded(serde_json::to_string_pretty(found))?),
+            Self::Compact => output::line(&encoded(serde_json::to_string(found))?),
+            Self::Template(template) => found.iter().try_for_each(|document| {
+                let value = Value::from_document(document, shape::of, shape::omitted);
+                output::line(&template.execute(&value, Functions::Values)?)
+            }),
+        }
+    }
+}
+
 /// `croze inspect`: containers first, then images.
 pub(super) async fn inspect(client: &Client, args: &InspectArgs) -> Result<u8, Failure> {
-    let form = match args.format.as_deref() {
-        None | Some("") => Form::Indented,
-        Some("json") => Form::Compact,
-        Some(template) => Form::Template(Template::parse(template)?),
-    };
+    let form = Form::parse(args.format.as_deref())?;
     let mut found = Vec::new();
     let mut failed = false;
     for name in &args.names {
@@ -47,18 +69,7 @@ pub(super) async fn inspect(client: &Client, args: &InspectArgs) -> Result<u8, F
             }
         }
     }
-    let encoded =
-        |result: serde_json::Result<String>| result.map_err(|error| Failure::io("encode JSON", error.into()));
-    match form {
-        Form::Indented => output::line(&encoded(serde_json::to_string_pretty(&found))?)?,
-        Form::Compact => output::line(&encoded(serde_json::to_string(&found))?)?,
-        Form::Template(template) => {
-            for document in &found {
-                let value = Value::from_document(document, shape::of, shape::omitted);
-                output::line(&template.execute(&value, Functions::Values)?)?;
-            }
-        }
-    }
+    form.print(&found)?;
     if failed { Err(Failure::reported()) } else { Ok(0) }
 }
 

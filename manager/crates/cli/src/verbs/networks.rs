@@ -6,7 +6,7 @@ use croze_client::v1::{
     ContainerState, ContainerSummary, Endpoint, InspectContainerRequest, ListNetworksRequest, Network,
     NetworkOptions, PortRange, PublishPorts, PublishedPort,
 };
-use croze_client::{Client, Error, Publish};
+use croze_client::{Client, Error, Publish, nearest};
 use serde_json::{Value as Json, json};
 
 use crate::args::{NetworkArgs, NetworkVerb, PortArgs};
@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::listing::{Format, Title};
 use crate::output;
 use crate::template::Value;
+use crate::verbs::inspect::Form;
 
 /// docker's table, without its first column: networks have no ids.
 const TABLE: &str = "{{.Name}}\t{{.Driver}}\t{{.Scope}}";
@@ -206,6 +207,7 @@ pub(super) async fn network(client: &Client, verb: &NetworkVerb) -> Result<u8, F
             format.print(&TITLES, &rows)?;
         }
         NetworkVerb::Inspect(args) => {
+            let form = Form::parse(args.format.as_deref())?;
             let mut found = Vec::new();
             let mut failed = false;
             for name in &args.networks {
@@ -213,13 +215,17 @@ pub(super) async fn network(client: &Client, verb: &NetworkVerb) -> Result<u8, F
                     Some(network) => found.push(document(network)),
                     None => {
                         output::notice(&format!("Error: network {name} not found"));
+                        let names = all.iter().map(|network| network.name.as_str());
+                        let near = nearest(name, names).map(|near| format!("did you mean {near}? "));
+                        output::hint(&format!(
+                            "{}`croze network ls` lists them",
+                            near.unwrap_or_default()
+                        ));
                         failed = true;
                     }
                 }
             }
-            let text = serde_json::to_string_pretty(&found)
-                .map_err(|error| Failure::io("encode JSON", error.into()))?;
-            output::line(&text)?;
+            form.print(&found)?;
             if failed {
                 return Err(Failure::reported());
             }

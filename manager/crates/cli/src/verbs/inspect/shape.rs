@@ -12,7 +12,7 @@ pub(super) fn of(around: &str, key: &str) -> Shape {
         | ("LogConfig", "Config")
         | ("GraphDriver", "Data") => Shape::Map(Zero::Text),
         (_, "Ports" | "PortBindings") => Shape::Map(Zero::List),
-        (_, "Networks" | "Volumes" | "ExposedPorts") => Shape::Map(Zero::Pointer),
+        (_, "Networks" | "Containers" | "Volumes" | "ExposedPorts") => Shape::Map(Zero::Pointer),
         (
             _,
             "IPAMConfig" | "Health" | "Healthcheck" | "Init" | "MemorySwappiness" | "OomKillDisable"
