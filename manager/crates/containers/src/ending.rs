@@ -20,6 +20,8 @@ use crate::service::{Containers, Result, exit_code_of, now, unknown_end, wrong_s
 const END_TIMEOUT: Duration = Duration::from_secs(45);
 /// Pauses between two attempts to store a record: the first, and the longest.
 const SAVE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// From a shim's last word to its end.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 const SIGKILL: u32 = 9;
 
 impl Containers {
@@ -28,15 +30,28 @@ impl Containers {
     pub(crate) async fn put_away(&self, container: &Container) -> Result<()> {
         match self.put_away_shim(container).await {
             // It left while it was asked.
-            Err(ContainersError::Shim { .. }) if self.shim_is_gone(container).await => {
+            Err(ContainersError::Shim { .. }) if self.shim_leaves(container).await => {
                 self.put_away_orphan(container).await
             }
             other => other,
         }
     }
 
+    /// Waits for a shim to be gone whose connection broke, as it does when the shim leaves; false if it stays.
+    pub(crate) async fn shim_leaves(&self, container: &Container) -> bool {
+        let (run_dir, id) = (self.run_dir(&container.id), container.id.clone());
+        let shim = crate::service::blocking(move || Ok(observe::open_shim(&run_dir, &id))).await;
+        if let Ok(Some(pidfd)) = shim
+            && let Ok(pidfd) = observe::watched(pidfd)
+            && timeout(LEAVE_TIMEOUT, pidfd.readable()).await.is_err()
+        {
+            return false;
+        }
+        self.shim_is_gone(container).await
+    }
+
     /// Whether no shim is there (any more).
-    pub(crate) async fn shim_is_gone(&self, container: &Container) -> bool {
+    async fn shim_is_gone(&self, container: &Container) -> bool {
         let run_dir = self.run_dir(&container.id);
         let dialled = Link::dial(&run_dir, container.name.as_str()).await;
         matches!(dialled, Err(DialError::Absent))
@@ -122,6 +137,16 @@ impl Containers {
 
     /// Kills what a container runs and waits until nothing of it is left.
     async fn put_down(&self, container: &Container, process: &ProcessIdentity) -> Result<()> {
+        match self.put_down_shim(container, process).await {
+            // What it ran had ended by itself, and it left while it was asked.
+            Err(ContainersError::Shim { .. }) if self.shim_leaves(container).await => {
+                self.put_away_orphan(container).await
+            }
+            other => other,
+        }
+    }
+
+    async fn put_down_shim(&self, container: &Container, process: &ProcessIdentity) -> Result<()> {
         match Link::dial(&self.run_dir(&container.id), container.name.as_str()).await {
             Ok(mut link) => {
                 let kill = wire::Signal {
@@ -174,12 +199,16 @@ impl Containers {
             Err(trouble) => {
                 tracing::error!(container = id.short(), %trouble, "its start failed, and it cannot be ended");
                 self.inner.note_failed_start(id, None);
-                self.change_live(id, move |container| {
-                    container.state = container.state.after(Transition::Started { process })?;
-                    container.started_at = Some(now());
-                    Ok(())
-                })
-                .await
+                let changed = self
+                    .change_live(id, move |container| {
+                        container.state = container.state.after(Transition::Started { process })?;
+                        container.started_at = Some(now());
+                        Ok(())
+                    })
+                    .await;
+                // Whoever watched it before may have seen its end already, and taken it for one that was never started.
+                self.watch_end(id);
+                changed
             }
         };
         if let Err(trouble) = recorded {
@@ -263,3 +292,7 @@ fn still_running(container: &Container) -> ContainersError {
         seconds: END_TIMEOUT.as_secs(),
     }
 }
+
+#[cfg(test)]
+#[path = "ending_tests.rs"]
+mod tests;

@@ -167,6 +167,14 @@ pub(crate) fn shim_lives(run_dir: &Path, id: &ContainerId) -> bool {
             .any(|word| word == id.as_str().as_bytes())
 }
 
+/// Opens the shim of a run directory if it lives, answering or not.
+pub(crate) fn open_shim(run_dir: &Path, id: &ContainerId) -> Option<OwnedFd> {
+    let pid = i32::try_from(shim_pid(run_dir)?).ok()?;
+    // First the descriptor, then the look: so it cannot become another process in between.
+    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::NONBLOCK).ok()?;
+    shim_lives(run_dir, id).then_some(pidfd)
+}
+
 /// Whether a shim, or the process that it held, lives over a run directory.
 pub(crate) fn is_held(run_dir: &Path, id: &ContainerId) -> bool {
     shim_lives(run_dir, id) || noted_process(run_dir).is_some_and(|process| open_process(&process).is_some())

@@ -360,8 +360,8 @@ impl Containers {
             };
             match failed_start {
                 Some(code) => last.status.code = code,
-                // Discarded: it is what it was before it was prepared.
-                None if !last.was_started => {
+                // Discarded: it is what it was before it was prepared. What is on record as running was not.
+                None if !last.was_started && !containers.is_running(&id) => {
                     containers.tell(Event::TakenBack { id });
                     return;
                 }
@@ -373,6 +373,10 @@ impl Containers {
                 Err(error) => tracing::error!(container = id.short(), %error, "an end cannot be recorded"),
             }
         });
+    }
+
+    fn is_running(&self, id: &ContainerId) -> bool {
+        self.get(id).is_ok_and(|container| container.state.is_running())
     }
 
     /// Waits on the shim for as long as that lives, answering or not; after it on the process. `None` if the container is gone meanwhile.

@@ -488,7 +488,7 @@ impl Containers {
                 match link.ask(request::Body::Signal(signal)).await {
                     Ok(_) => Ok(()),
                     // It left between the two: its container has ended.
-                    Err(ContainersError::Shim { .. }) if self.shim_is_gone(container).await => {
+                    Err(ContainersError::Shim { .. }) if self.shim_leaves(container).await => {
                         Err(wrong_state(container, "it must run"))
                     }
                     Err(error) => Err(error),
