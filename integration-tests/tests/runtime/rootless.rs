@@ -172,3 +172,32 @@ fn ranges_are_mapped_by_the_helpers_and_processes_are_added() -> Result<()> {
         Ok(())
     })
 }
+
+/// Whoever is root in a user namespace only, as podman without root's rights calls a runtime, keeps its records in its run directory.
+#[test]
+fn root_of_a_user_namespace_has_a_run_directory() -> Result<()> {
+    Scene::play(|scene| {
+        let runtime = Runtime::new(scene)?;
+        if !is_croze(&runtime) {
+            return Ok(());
+        }
+        let home = scene.new_directory("run")?;
+        // A directory without a record is a container that is being made.
+        fs::create_dir_all(home.join("croze-rt/here"))?;
+        for (user, sees) in [(None, true), (Some("somebody"), true), (Some("root"), false)] {
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user"]).arg(runtime.program());
+            command.args(["list", "--quiet"]).env("XDG_RUNTIME_DIR", &home);
+            match user {
+                Some(user) => command.env("USER", user),
+                None => command.env_remove("USER"),
+            };
+            let output = scene.run(command)?.success()?;
+            ensure!(
+                output.stdout.lines().any(|id| id == "here") == sees,
+                "{user:?}: {output}"
+            );
+        }
+        Ok(())
+    })
+}

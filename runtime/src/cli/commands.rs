@@ -145,14 +145,15 @@ fn settings(globals: &Globals) -> Result<Settings, CommandError> {
     })
 }
 
-/// Whether this is a user with a run directory of its own; root of a user namespace is one if it was made by such a user.
+/// Whether this is a user with a run directory of its own; root of a user namespace is one unless it calls itself root, as with runc.
 fn has_a_run_directory() -> bool {
     if !rustix::process::geteuid().is_root() {
         return true;
     }
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let is_other = std::env::var_os("USER").is_some_and(|user| !user.is_empty() && user != "root");
-    is_other && is_set("XDG_RUNTIME_DIR") && is_in_user_namespace()
+    // Not every caller sets it for its user: podman's namespaces may have none.
+    let is_root = std::env::var_os("USER").is_some_and(|user| user == "root");
+    !is_root && is_set("XDG_RUNTIME_DIR") && is_in_user_namespace()
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
