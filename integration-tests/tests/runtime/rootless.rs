@@ -201,3 +201,39 @@ fn root_of_a_user_namespace_has_a_run_directory() -> Result<()> {
         Ok(())
     })
 }
+
+/// It may enter the container's pid namespace, and not go back to its own, which is the host's.
+#[test]
+fn root_of_a_user_namespace_adds_processes() -> Result<()> {
+    Scene::play(|scene| {
+        let runtime = Runtime::new(scene)?;
+        if !is_croze(&runtime) {
+            return Ok(());
+        }
+        let home = scene.new_directory("run")?;
+        let mut asked = config(&["/probe", "wait"], &json!([]));
+        // Podman's containers are in the user namespace that it is in itself.
+        asked["linux"]["namespaces"] =
+            json!([{ "type": "mount" }, { "type": "pid" }, { "type": "ipc" }, { "type": "uts" }]);
+        for maps in ["uidMappings", "gidMappings"] {
+            asked["linux"][maps] = Value::Null;
+        }
+        let bundle = Bundle::new(scene, "inside", &asked)?;
+        let id = scene.id("inside");
+        let script = "set -e
+            \"$0\" run --detach --bundle \"$1\" \"$2\" </dev/null >/dev/null 2>&1
+            \"$0\" exec \"$2\" /bin/sh -c 'exit 7' || echo \"ended with $?\"
+            \"$0\" delete --force \"$2\"";
+        let mut command = Command::new("unshare");
+        command
+            .args(["--user", "--map-root-user", "/bin/sh", "-c", script])
+            .arg(runtime.program())
+            .arg(bundle.directory())
+            .arg(&id)
+            .env("XDG_RUNTIME_DIR", &home)
+            .env_remove("USER");
+        let output = scene.run(command)?.success()?;
+        assert_eq!(output.text(), "ended with 7");
+        Ok(())
+    })
+}

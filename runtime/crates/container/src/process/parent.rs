@@ -181,10 +181,21 @@ impl Birthplace {
 
     /// Makes later children (hooks) be born where the caller is.
     ///
+    /// Root of a user namespace, as podman without root's rights calls a runtime, may be in pid and time namespaces that belong to the host's: it can
+    /// enter the container's, but has no right to go back. It has not gone itself, only its next children would: hooks are born beside the
+    /// container then.
+    ///
     /// # Errors
     /// None that is to be expected.
     pub fn leave(self) -> Result<()> {
-        self.own.iter().try_for_each(Opened::join)
+        self.own.iter().try_for_each(|own| match own.join() {
+            Err(Error::System { source, .. })
+                if source.errno == Errno::PERM && matches!(own.kind, Namespaces::PID | Namespaces::TIME) =>
+            {
+                Ok(())
+            }
+            result => result,
+        })
     }
 }
 
