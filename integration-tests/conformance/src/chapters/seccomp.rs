@@ -85,7 +85,11 @@ fn actions() -> Vec<Case> {
         .args(&["/probe", "attempt", "sethostname"])
         .prints(r#"{"sethostname":"ENOSYS"}"#),
         with("syscalls.action unknown", profile(&on_mkdir("SCMP_ACT_DREAM"))).refused(&["SCMP_ACT_DREAM"]),
-        with("defaultAction missing", json!({ "syscalls": [] })).refused(&["defaultAction"]),
+        with(
+            "defaultAction missing",
+            json!({ "syscalls": on_mkdir("SCMP_ACT_ERRNO") }),
+        )
+        .refused(&["defaultAction"]),
         with(
             "syscalls.names unknown is no error",
             profile(&json!([{ "names": ["no_such_call"], "action": "SCMP_ACT_ERRNO" }])),
