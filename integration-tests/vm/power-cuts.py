@@ -31,7 +31,7 @@ OWN_LAYERS = 2
 SHARED_LAYERS = 2
 MEDIA = "application/vnd.oci.image."
 # How fast the registry sends: a pull is to take some seconds.
-PIECE, REST = 16 << 10, 0.02
+PIECE, REST = 16 << 10, 0.01
 DISK, DATA = "/dev/vdb", "/mnt"
 ROOT, RUN = DATA + "/lib", "/run/cuts"
 
@@ -275,7 +275,7 @@ def draw_next(state_path, seed, last):
     state["boots"] += 1
     state_path.write_text(json.dumps(state))
     draw = random.Random(f"{seed}-{state['boots']}")
-    seconds = None if last else round(draw.uniform(0, draw.choice([1, 4, 12])), 3)
+    seconds = None if last else round(draw.uniform(0, draw.choice([3, 15, 45])), 3)
     expected = state["expected"] or {name: "absent" for name in NAMES}
     print(json.dumps({"seed": seed + state["boots"], "seconds": seconds, "expected": expected}))
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use croze_engine::{Hosts, NetworkSettings};
+use croze_engine::{Hosts, NetworkSettings, Snapshotter};
 use serde::Deserialize;
 
 use crate::args::{Args, LogFormat};
@@ -43,6 +43,31 @@ pub(crate) struct Config {
     pub(crate) registries: Hosts,
     /// How containers are connected.
     pub(crate) network: NetworkSettings,
+    /// How containers' file systems are made.
+    pub(crate) snapshotter: SnapshotterChoice,
+}
+
+/// `snapshotter = "…"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SnapshotterChoice {
+    /// With overlayfs if it can be used, else by copying, with a warning.
+    #[default]
+    Auto,
+    /// With overlayfs.
+    Overlay,
+    /// By copying the image.
+    Copy,
+}
+
+impl From<SnapshotterChoice> for Option<Snapshotter> {
+    fn from(choice: SnapshotterChoice) -> Self {
+        match choice {
+            SnapshotterChoice::Auto => None,
+            SnapshotterChoice::Overlay => Some(Snapshotter::Overlay),
+            SnapshotterChoice::Copy => Some(Snapshotter::Copy),
+        }
+    }
 }
 
 /// `[runtimes.NAME]`.
@@ -70,6 +95,8 @@ struct File {
     init: Option<PathBuf>,
     log_level: Option<String>,
     log_format: Option<LogFormat>,
+    #[serde(default)]
+    snapshotter: SnapshotterChoice,
     #[serde(default)]
     registries: registries::Files,
     #[serde(default)]
@@ -149,6 +176,7 @@ fn resolve(args: &Args, file: File, registries: Hosts) -> anyhow::Result<Config>
         log_format: args.log_format.or(file.log_format).unwrap_or_default(),
         registries,
         network,
+        snapshotter: file.snapshotter,
     })
 }
 

@@ -58,6 +58,7 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         }),
         registries: config.registries.clone(),
         network: config.network.clone(),
+        snapshotter: config.snapshotter.into(),
     })
 }
 

@@ -19,6 +19,7 @@ mod registries;
 mod rights;
 mod shim;
 mod slow;
+mod snapshotter;
 mod stacks;
 mod streams;
 mod terminal;

@@ -46,7 +46,7 @@ impl System for Door {
             cpus: count(info.cpus),
             memory_bytes: info.memory_bytes,
             hostname: info.hostname,
-            snapshotter: "overlay".to_owned(),
+            snapshotter: info.snapshotter.to_owned(),
             warnings: info.warnings,
             checks: info.checks.into_iter().map(check).collect(),
         }))

@@ -10,7 +10,7 @@ use croze_images::Images;
 use croze_model::{Error, ErrorKind, Result};
 use croze_networks::Networks;
 use croze_registry::{Hosts, Registry};
-use croze_snapshots::Snapshots;
+use croze_snapshots::{Snapshots, Snapshotter};
 use croze_store::{Lock, Store, StoreError, create_private_dir};
 use tokio::sync::{RwLock, broadcast};
 
@@ -42,6 +42,8 @@ pub struct Settings {
     pub hello: Option<Hello>,
     /// How containers are connected.
     pub network: NetworkSettings,
+    /// How containers' file systems are made; without it the best way of this host.
+    pub snapshotter: Option<Snapshotter>,
 }
 
 /// The program of the image `croze/hello`.
@@ -101,7 +103,7 @@ impl Engine {
         ] {
             create_private_dir(&dir)?;
         }
-        let snapshots = Snapshots::open(&settings.root)?;
+        let snapshots = Snapshots::open_with(&settings.root, settings.snapshotter)?;
         let registry = Registry::new(settings.registries.clone());
         let images = Images::open(&settings.root, snapshots.clone(), registry.clone())?;
         let containers = Containers::open(&store, container_settings(&settings))?;

@@ -56,6 +56,8 @@ pub struct Info {
     pub memory_bytes: u64,
     /// The host's name.
     pub hostname: String,
+    /// How containers' file systems are made: `overlay` or `copy`.
+    pub snapshotter: &'static str,
     /// What the user should know.
     pub warnings: Vec<String>,
     /// What the host can do for containers, and what it lacks.
@@ -105,6 +107,7 @@ impl Engine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory_bytes(&read("/proc/meminfo")),
             hostname: read("/proc/sys/kernel/hostname").trim().to_owned(),
+            snapshotter: self.snapshots().snapshotter().name(),
             warnings,
             checks: HostFacts::observe(&settings.root).checks(),
         })

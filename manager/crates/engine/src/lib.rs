@@ -79,3 +79,4 @@ pub use croze_networks::{
     Address, BridgeSettings, Endpoint, Ipv6, NetworkError, NetworkFacts, PublishedPort, Subnet,
 };
 pub use croze_registry::{ClientCertificate, Host, Hosts, LoggedIn};
+pub use croze_snapshots::Snapshotter;

@@ -4,12 +4,13 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use croze_model::{ContainerId, Error, ErrorKind, Result};
 use croze_snapshots::{Access, Snapshots};
 use croze_store::Durable;
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
 
 use crate::engine::{Engine, blocking};
 
@@ -65,16 +66,15 @@ fn unmount(snapshots: &Snapshots, path: &Path) -> Result<()> {
     }
 }
 
-/// Whether something is mounted at `path`: then it is on another device than its parent.
+/// Whether something is mounted at `path`. The kernel is asked: a directory that is bound may be on the same device as its parent.
 pub(crate) fn is_mounted(path: &Path) -> Result<bool> {
-    let device = |path: &Path| fs::symlink_metadata(path).map(|metadata| metadata.dev());
-    let own = match device(path) {
-        Ok(device) => device,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(host_error("look at", path, error)),
-    };
-    let parent = path.parent().unwrap_or(path);
-    Ok(own != device(parent).map_err(|error| host_error("look at", parent, error))?)
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    match rustix::fs::statx(CWD, path, flags, StatxFlags::TYPE) {
+        // Since Linux 5.8.
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(host_error("look at", path, errno.into())),
+    }
 }
 
 fn host_error(action: &str, path: &Path, source: io::Error) -> Error {
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mount_is_seen_by_its_device() {
+    fn a_mount_is_seen() {
         assert!(is_mounted(Path::new("/proc")).unwrap());
         assert!(!is_mounted(Path::new("/nowhere/at/all")).unwrap());
         let dir = tempfile::tempdir().unwrap();

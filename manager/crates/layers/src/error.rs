@@ -104,6 +104,13 @@ pub enum LayerError {
         #[source]
         source: io::Error,
     },
+    /// The archive cannot be written.
+    #[error("cannot write the archive")]
+    Sink {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The target directory cannot be used.
     #[error("cannot open the layer's directory {}", path.display())]
     Target {
@@ -165,6 +172,10 @@ impl From<LayerError> for Error {
             LayerError::Source { source } if source.kind() == io::ErrorKind::Unsupported => {
                 Error::new(ErrorKind::Unsupported, "unpack", what).because(source)
             }
+            LayerError::Sink { source } if source.kind() == io::ErrorKind::StorageFull => {
+                Error::new(ErrorKind::ResourceExhausted, "pack", what).because(source)
+            }
+            LayerError::Sink { source } => Error::new(ErrorKind::Internal, "pack", what).because(source),
             LayerError::Source { source } => Error::new(ErrorKind::Corrupt, "unpack", what).because(source),
             LayerError::TooLarge { .. } => Error::new(ErrorKind::ResourceExhausted, "unpack", what)
                 .hint("the bounds are far above what real images need: nothing of this layer was kept"),

@@ -10,6 +10,8 @@
 //!      -> at the end: whiteouts, then directories' times ................ [finish]
 //! ```
 //!
+//! The other way: [`pack`] writes what a container changed as an archive, and [`merge`] lays layers over each other where there is no overlayfs.
+//!
 //! Invariants:
 //! - No entry leaves the target: a name that leads out is refused. Symbolic links in the directory part are followed as if the target were `/`
 //!   (as docker and containerd do), by a walk that keeps `..` and absolute links inside; what comes out is a path without links, and only such
@@ -23,7 +25,7 @@
 //! - What overlayfs keeps for itself (`trusted.*`, `user.overlay.*`) is never taken from an archive.
 //!
 //! What this crate deliberately does not do: it does not sync (the committer does, once for the whole tree), it neither knows digests that
-//! are expected nor where the bytes come from, and it does not write archives yet.
+//! are expected nor where the bytes come from.
 #![forbid(unsafe_code)]
 
 mod archive;
@@ -33,6 +35,8 @@ mod finish;
 #[cfg(test)]
 mod fuzz_tests;
 mod lower;
+mod merge;
+mod pack;
 mod pax;
 mod pipe;
 mod root;
@@ -43,6 +47,8 @@ mod unpack;
 mod xattrs;
 
 pub use error::LayerError;
+pub use merge::{LayerTree, merge};
+pub use pack::{Changes, Packed, pack};
 pub use pipe::{hash, unpack};
 
 use std::path::PathBuf;

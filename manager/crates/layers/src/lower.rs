@@ -23,6 +23,11 @@ pub(crate) struct Lower {
 }
 
 impl Lower {
+    /// Something of this name and state in an open directory.
+    pub(crate) fn new(parent: OwnedFd, stat: Stat) -> Self {
+        Self { parent, stat }
+    }
+
     /// Bytes of its content.
     pub(crate) fn size(&self) -> u64 {
         match file_type(&self.stat) {
@@ -61,7 +66,8 @@ pub(crate) fn find(trees: &[PathBuf], path: &Path) -> Result<Option<Lower>, Laye
     Ok(None)
 }
 
-fn is_whiteout(stat: &Stat) -> bool {
+/// Whether this is a whiteout of overlayfs.
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     file_type(stat) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(0, 0)
 }
 
@@ -77,6 +83,16 @@ fn hides(tree: &Path, path: &Path) -> io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Whether an open directory is opaque.
+pub(crate) fn is_opaque_fd(dir: &OwnedFd) -> io::Result<bool> {
+    let mut value = [0u8; 1];
+    match rustix::fs::fgetxattr(dir, "trusted.overlay.opaque", &mut value[..]) {
+        Ok(1) => Ok(value[0] == b'y'),
+        Ok(_) | Err(Errno::RANGE | Errno::NODATA | Errno::NOTSUP) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Copies a lower file, with all its metadata, to `name` in the directory `to`.

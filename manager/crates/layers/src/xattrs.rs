@@ -67,3 +67,49 @@ fn tolerate(name: &[u8], result: Result<(), Errno>) -> io::Result<()> {
         other => other.map_err(Into::into),
     }
 }
+
+/// The attributes of an open file that a layer may have, sorted by name.
+pub(crate) fn read_xattrs(file: impl AsFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let file = file.as_fd();
+    read_with(
+        |names| rustix::fs::flistxattr(file, names),
+        |name, value| rustix::fs::fgetxattr(file, name, value),
+    )
+}
+
+/// As [`read_xattrs`], of what cannot be opened.
+pub(crate) fn read_xattrs_at(parent: &OwnedFd, name: &OsStr) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let path = crate::pack::by_descriptor(parent, name);
+    read_with(
+        |names| rustix::fs::llistxattr(&path, names),
+        |name, value| rustix::fs::lgetxattr(&path, name, value),
+    )
+}
+
+fn read_with(
+    list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
+    get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
+) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut names = vec![0; XATTR_LIST_MAX];
+    let length = match list(&mut names) {
+        Ok(length) => length,
+        Err(Errno::NOTSUP | Errno::NOENT) => 0,
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut found = Vec::new();
+    for name in names[..length].split(|&byte| byte == 0) {
+        if !crate::pax::is_wanted(name) {
+            continue;
+        }
+        let mut value = vec![0; XATTR_LIST_MAX];
+        match get(name, &mut value) {
+            Ok(size) => value.truncate(size),
+            // It went while we looked.
+            Err(Errno::NODATA) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+        found.push((name.to_vec(), value));
+    }
+    found.sort_unstable();
+    Ok(found)
+}

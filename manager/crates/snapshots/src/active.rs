@@ -1,12 +1,15 @@
 //! Active snapshots: prepared, listed, measured, removed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 
 use croze_model::{Digest, Result};
 use croze_store::{Durable, Listing, NamesIn, Records};
 
 use crate::chain::{self, Lower, MAX_LAYERS};
+use crate::driver::Snapshotter;
 use crate::error::SnapshotError;
 use crate::layers::is_taken;
 use crate::records::{ChainRecord, LayerRecord, SnapshotRecord};
@@ -40,7 +43,20 @@ impl Snapshots {
     /// # Errors
     /// As [`Snapshots::prepare`].
     pub fn prepare_when(&self, id: &str, diff_ids: &[Digest], durable: Durable) -> Result<SnapshotRecord> {
+        self.make(id, diff_ids, false, durable)
+    }
+
+    /// Makes a snapshot `id` that is only looked at: it is mounted read-only, in as many places as one likes. It is durable when this returns.
+    ///
+    /// # Errors
+    /// As [`Snapshots::prepare`].
+    pub fn view(&self, id: &str, diff_ids: &[Digest]) -> Result<SnapshotRecord> {
+        self.make(id, diff_ids, true, Durable::Now)
+    }
+
+    fn make(&self, id: &str, diff_ids: &[Digest], view: bool, durable: Durable) -> Result<SnapshotRecord> {
         check_id(id)?;
+        let snapshotter = self.snapshotter();
         let exists = || SnapshotError::Exists { id: id.to_owned() };
         let active = self.dir("active").join(id);
         if active.exists() {
@@ -48,18 +64,23 @@ impl Snapshots {
         }
         // No layer may go between being found here and being named by the new record.
         let counts = self.lock();
-        let layers = self.lowers(diff_ids)?;
+        let layers = self.lowers_of(diff_ids, snapshotter)?;
         let _in_use = self.hold(counts, layers.iter().map(|layer| layer.key).collect());
         let lowers: Vec<Lower> = layers
             .iter()
             .map(|layer| Lower::new(self.layer_tree(&layer.key), layer))
             .collect();
-        let implicit = self.implicit_layer(diff_ids, &layers, &lowers)?;
+        let (implicit, in_upper) = match snapshotter {
+            Snapshotter::Overlay => self.implicit_layer(diff_ids, &layers, &lowers)?,
+            Snapshotter::Copy => (None, BTreeMap::new()),
+        };
         let record = SnapshotRecord {
             id: id.to_owned(),
             diff_ids: diff_ids.to_vec(),
             layers: layers.iter().map(|layer| layer.key).collect(),
             implicit,
+            snapshotter,
+            view,
         };
 
         let staging = self.staging()?;
@@ -70,8 +91,16 @@ impl Snapshots {
         fs::create_dir(&work).map_err(SnapshotError::file("create directory", &work))?;
         fs::set_permissions(&work, fs::Permissions::from_mode(0o700))
             .map_err(SnapshotError::file("change the mode of", &work))?;
-        if let Some(source) = chain::root_source(&lowers) {
-            tree::copy_metadata(&source, &upper)?;
+        if snapshotter == Snapshotter::Copy {
+            self.fill(&upper, &layers)?;
+            if durable == Durable::Now {
+                self.sync_tree(&upper)?;
+            }
+        } else {
+            chain::build(&upper, &in_upper)?;
+            if let Some(source) = chain::root_source(&lowers) {
+                tree::copy_metadata(&source, &upper)?;
+            }
         }
         Records::nested(staging.path(), SNAPSHOT_FILE)
             .save_when(&record, durable)
@@ -156,30 +185,25 @@ impl Snapshots {
             .map_err(SnapshotError::record("list", "snapshots"))
     }
 
-    /// The chain id if the chain needs a layer of implicit directories on top; it is made if it is not there. The layers are held by the
-    /// caller, but nothing is locked: this may take long, and two who make the same chain at once make the same.
+    /// The chain id if the chain needs a layer of implicit directories on top; it is made if it is not there. Where overlayfs takes no layer more,
+    /// those directories, for the snapshot's own directory. The layers are held by the caller, but nothing is locked: this may take long, and two who make the same chain at once make the same.
     fn implicit_layer(
         &self,
         diff_ids: &[Digest],
         layers: &[LayerRecord],
         lowers: &[Lower],
-    ) -> Result<Option<Digest>, SnapshotError> {
+    ) -> Result<(Option<Digest>, BTreeMap<PathBuf, PathBuf>), SnapshotError> {
+        let nothing = BTreeMap::new;
         let Some(chain) = crate::chain_id(diff_ids) else {
-            return Ok(None);
+            return Ok((None, nothing()));
         };
         let place = self.chain_dir(&chain);
         if place.join(CHAIN_FILE).is_file() {
-            return Ok(Some(chain));
+            return Ok((Some(chain), nothing()));
         }
         let directories = chain::implicit_directories(lowers);
-        if directories.is_empty() {
-            return Ok(None);
-        }
-        if layers.len() == MAX_LAYERS {
-            return Err(SnapshotError::TooManyLayers {
-                count: layers.len() + 1,
-                limit: MAX_LAYERS,
-            });
+        if directories.is_empty() || layers.len() == MAX_LAYERS {
+            return Ok((None, directories));
         }
         let staging = self.staging()?;
         let new = staging.path().join(chain.hex());
@@ -195,7 +219,7 @@ impl Snapshots {
             .map_err(SnapshotError::record("write", format!("chain {chain}")))?;
         self.sync_tree(&new)?;
         self.place(&new, &place, CHAIN_FILE)?;
-        Ok(Some(chain))
+        Ok((Some(chain), nothing()))
     }
 }
 

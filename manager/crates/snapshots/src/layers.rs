@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use croze_model::{Digest, Result};
 use croze_store::{Durable, NamesIn, Record as _, Records, Unreadable};
 
+use crate::driver::Snapshotter;
 use crate::error::SnapshotError;
 use crate::records::LayerRecord;
 use crate::store::{Grave, LAYER_FILE, Snapshots, Staging, TREE};
@@ -194,12 +195,25 @@ impl Snapshots {
 
     /// The layers of a chain, topmost first, as overlayfs is to stack them.
     pub(crate) fn lowers(&self, diff_ids: &[Digest]) -> Result<Vec<LayerRecord>, SnapshotError> {
+        self.lowers_of(diff_ids, Snapshotter::Overlay)
+    }
+
+    /// As many as the way allows in which they are used.
+    pub(crate) fn lowers_of(
+        &self,
+        diff_ids: &[Digest],
+        snapshotter: Snapshotter,
+    ) -> Result<Vec<LayerRecord>, SnapshotError> {
         let mut records = Vec::with_capacity(diff_ids.len());
         for (index, diff_id) in diff_ids.iter().enumerate() {
             let layer = self.find_top(&diff_ids[..=index])?;
             records.push(layer.ok_or(SnapshotError::MissingLayer { diff_id: *diff_id })?);
         }
-        crate::chain::lowers(records)
+        let stack = crate::chain::lowers(records);
+        if snapshotter.is_overlay() {
+            crate::chain::check_count(stack.len())?;
+        }
+        Ok(stack)
     }
 
     /// Moves a finished directory to its place, durably. One that is there already, with its record in `file`, stays. One whose record is lost

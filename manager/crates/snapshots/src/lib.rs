@@ -1,4 +1,4 @@
-//! Snapshots: layers stacked with overlayfs.
+//! Snapshots: layers stacked with overlayfs, or copied over each other where there is none.
 //!
 //! ```text
 //!   <root>/snapshots/
@@ -6,7 +6,7 @@
 //!     layers/<key>/fs/             its tree, in overlayfs' form; never changed after the commit
 //!     chains/<chain id>/fs/        implicit directories of a chain with the metadata they really have
 //!     active/<id>/snapshot.json    an active snapshot's record ........................................ [`SnapshotRecord`]
-//!     active/<id>/upper, work      what a container writes
+//!     active/<id>/upper, work      what a container writes; a copy has all of its files in upper
 //!     empty/                       the lower layer of images that have none
 //!     staging/                     what is being made or removed; swept at open
 //! ```
@@ -20,15 +20,20 @@
 //!   as long as one stands on it, and gets a new record from the next commit of the same layer.
 //! - Removing and measuring take a few descriptors and no recursion, however deep a container made its tree; a leftover that cannot be removed
 //!   hinders no start.
+//! - A snapshot is made by overlayfs or, where there is none, as a copy ([`Snapshotter`]); nobody else has to know which.
 //! - A chain is mounted with each layer once: the topmost occurrence (overlayfs refuses the same lower directory twice).
 //! - Where a directory's topmost occurrence in a chain was not in that layer's tar, its metadata comes from the layer below that had it.
 //!
 //! Everything here blocks on the file system: async callers use it from blocking threads. This crate deliberately does not download,
-//! unpack or know images, and it does not know containers: an active snapshot's id is a text of the caller.
+//! unpack or know images, and it does not know containers: an active snapshot's id is a text of the caller. Only [`Snapshots::diff`] makes an archive.
 #![forbid(unsafe_code)]
 
 mod active;
 mod chain;
+#[cfg(test)]
+mod contract_tests;
+mod diff;
+mod driver;
 mod error;
 mod group;
 mod layers;
@@ -38,6 +43,7 @@ mod tree;
 
 pub use active::Usage;
 pub use chain::{chain_id, chain_ids};
+pub use driver::Snapshotter;
 pub use layers::{BuriedLayers, StagedLayer};
 pub use mount::Access;
 pub use records::{LayerRecord, SnapshotRecord};

@@ -4,6 +4,8 @@
 //! names do not matter. Before that all must fit into one page of options: then the layers get names of one to three digits in a
 //! directory of links, and a thread with a working directory of its own mounts from there.
 //!
+//! A view has no upper layer: its own directory, which only holds the root's metadata, is one more lower layer, and so it can be mounted in many places.
+//!
 //! `index`, `metacopy` and `redirect_dir` are switched off: layers are shared and may be copied, and what a container writes must be
 //! readable without knowing overlayfs' shortcuts.
 
@@ -23,6 +25,8 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
 
+use crate::chain::MAX_LAYERS;
+use crate::driver::mount_copy;
 use crate::error::SnapshotError;
 use crate::records::SnapshotRecord;
 use crate::store::{Snapshots, TREE};
@@ -51,6 +55,8 @@ struct Plan {
     base: PathBuf,
     target: PathBuf,
     access: Access,
+    /// Whether the snapshot's own directory is what is written to; else it is one of the lower ones.
+    has_upper: bool,
 }
 
 impl Snapshots {
@@ -60,13 +66,12 @@ impl Snapshots {
     /// `NotFound` if there is none of this id; `Internal` with the step that failed if overlayfs refuses.
     pub fn mount(&self, id: &str, target: &Path, access: Access) -> Result<()> {
         let record = self.load_snapshot(id)?;
-        let plan = Plan {
-            id: id.to_owned(),
-            lowers: self.lower_paths(&record),
-            base: self.dir("active").join(id),
-            target: target.to_owned(),
-            access,
-        };
+        let access = if record.view { Access::ReadOnly } else { access };
+        let base = self.dir("active").join(id);
+        if !record.snapshotter.is_overlay() {
+            return Ok(mount_copy(id, &base.join("upper"), target, access)?);
+        }
+        let plan = self.plan(&record, target, access);
         match mount_each(&plan) {
             Ok(()) => Ok(()),
             // No new mount API (before 5.2, or behind a seccomp filter), or no `lowerdir+`.
@@ -93,6 +98,25 @@ impl Snapshots {
                 source: errno.into(),
             }
             .into()),
+        }
+    }
+
+    fn plan(&self, record: &SnapshotRecord, target: &Path, access: Access) -> Plan {
+        let base = self.dir("active").join(&record.id);
+        let mut lowers = self.lower_paths(record);
+        // A view's directory holds the root's metadata and nothing more. As a lower layer it can be mounted many times; where there is no place for one
+        // more, it is an upper layer that nobody can write to.
+        let has_upper = !record.view || lowers.len() == MAX_LAYERS;
+        if !has_upper {
+            lowers.insert(0, base.join("upper"));
+        }
+        Plan {
+            id: record.id.clone(),
+            lowers,
+            base,
+            target: target.to_owned(),
+            access,
+            has_upper,
         }
     }
 
@@ -132,7 +156,7 @@ impl Plan {
 }
 
 /// A path as fsconfig takes it: itself, or the name of an open descriptor if it is too long. The descriptor must live until the mount is made.
-fn short_path(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
+pub(crate) fn short_path(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
     if path.as_os_str().len() < FSCONFIG_MAX {
         return Ok((path.to_owned(), None));
     }
@@ -163,7 +187,12 @@ fn mount_each(plan: &Plan) -> Result<(), Refusal> {
             Err(errno) => return Err(Refusal::Failed(plan.error("add a lower layer", errno))),
         }
     }
-    for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
+    let own: &[(&str, &str)] = if plan.has_upper {
+        &[("upperdir", "upper"), ("workdir", "work")]
+    } else {
+        &[]
+    };
+    for (key, name) in own {
         set(key, &plan.base.join(name), "set the upper layer")?
             .map_err(plan.failed("set the upper layer"))?;
     }
@@ -195,7 +224,10 @@ fn mount_page(plan: &Plan) -> Result<(), SnapshotError> {
     let target =
         std::path::absolute(&plan.target).map_err(|source| plan.error("resolve the target", source))?;
     let names: Vec<String> = (0..plan.lowers.len()).map(|n| n.to_string()).collect();
-    let mut data = format!("lowerdir={},upperdir=../upper,workdir=../work", names.join(":"));
+    let mut data = format!("lowerdir={}", names.join(":"));
+    if plan.has_upper {
+        data.push_str(",upperdir=../upper,workdir=../work");
+    }
     for (key, value) in OPTIONS {
         data.push_str(&format!(",{key}={value}"));
     }
@@ -232,4 +264,4 @@ fn link_lowers(links: &Path, lowers: &[PathBuf]) -> io::Result<()> {
 
 #[cfg(test)]
 #[path = "mount_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -35,7 +35,7 @@ fn store(root: &Path, layers: &[Layer<'_>]) -> (Snapshots, Vec<Digest>) {
 }
 
 /// Runs `test` on a thread with a mount namespace of its own. Skipped, with the reason, where the host forbids one.
-fn isolated(test: impl FnOnce() + Send) {
+pub(crate) fn isolated(test: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             if let Err(errno) = unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS) {
@@ -87,13 +87,7 @@ fn layers_are_stacked_and_writes_stay_in_the_snapshot() {
             let id = format!("c{each}");
             let record = store.prepare(&id, &chain).unwrap();
             assert!(record.implicit.is_some(), "etc is implicit in the top layer");
-            let plan = Plan {
-                id: id.clone(),
-                lowers: store.lower_paths(&record),
-                base: store.dir("active").join(&id),
-                target: merged.clone(),
-                access: Access::ReadWrite,
-            };
+            let plan = store.plan(&record, &merged, Access::ReadWrite);
             // Both ways of mounting must give the same; the old one is what older kernels take.
             if each {
                 assert!(mount_each(&plan).is_ok() || matches!(mount_each(&plan), Err(Refusal::Unsupported)));

@@ -6,6 +6,8 @@ use croze_model::Digest;
 use croze_store::Record;
 use serde::{Deserialize, Serialize};
 
+use crate::driver::Snapshotter;
+
 /// A committed layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
@@ -60,6 +62,12 @@ pub struct SnapshotRecord {
     pub layers: Vec<Digest>,
     /// The chain whose implicit directories lie on top of the layers, if there are any.
     pub implicit: Option<Digest>,
+    /// How it was made.
+    #[serde(default, skip_serializing_if = "Snapshotter::is_overlay")]
+    pub snapshotter: Snapshotter,
+    /// Whether it is only looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub view: bool,
 }
 
 impl Record for SnapshotRecord {

@@ -5,13 +5,14 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use croze_model::{Digest, Result};
 use croze_store::{Durable, NamesIn, Records, create_private_dir};
 use croze_sys::tree::process_unique;
 
+use crate::driver::Snapshotter;
 use crate::error::SnapshotError;
 use crate::group::Group;
 use crate::records::{ChainRecord, LayerRecord, SnapshotRecord};
@@ -37,6 +38,8 @@ struct Inner {
     /// cannot vanish under a new snapshot, and yet nobody waits for the snapshot to be made.
     in_use: Mutex<HashMap<Digest, usize>>,
     syncs: Group,
+    /// Whether new snapshots are made with overlayfs.
+    snapshotter: AtomicBool,
 }
 
 /// Layers that cannot be removed as long as this lives.
@@ -67,6 +70,10 @@ impl Snapshots {
     /// # Errors
     /// If a directory cannot be made.
     pub fn open(root: &Path) -> Result<Self> {
+        Self::open_as(root, Snapshotter::Overlay)
+    }
+
+    pub(crate) fn open_as(root: &Path, snapshotter: Snapshotter) -> Result<Self> {
         let root = root.join("snapshots");
         let store = Self {
             inner: Arc::new(Inner {
@@ -74,6 +81,7 @@ impl Snapshots {
                 next: AtomicU64::new(0),
                 in_use: Mutex::default(),
                 syncs: Group::default(),
+                snapshotter: AtomicBool::new(snapshotter.is_overlay()),
             }),
         };
         for name in ["layers", "chains", "active", "staging", "empty"] {
@@ -129,6 +137,24 @@ impl Snapshots {
             }
         }
         Ok(())
+    }
+
+    /// How new snapshots are made here.
+    #[must_use]
+    pub fn snapshotter(&self) -> Snapshotter {
+        if self.inner.snapshotter.load(Ordering::Relaxed) {
+            Snapshotter::Overlay
+        } else {
+            Snapshotter::Copy
+        }
+    }
+
+    /// The same store, in which snapshots are made in another way from now on.
+    pub(crate) fn with(self, snapshotter: Snapshotter) -> Self {
+        self.inner
+            .snapshotter
+            .store(snapshotter.is_overlay(), Ordering::Relaxed);
+        self
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<Digest, usize>> {

@@ -141,6 +141,7 @@ fn kind(error: &LayerError) -> &'static str {
         LayerError::TooLarge { .. } => "TooLarge",
         LayerError::Source { .. } => "Source",
         LayerError::File { .. } => "File",
+        LayerError::Sink { .. } => "Sink",
         LayerError::Target { .. } => "Target",
     }
 }
