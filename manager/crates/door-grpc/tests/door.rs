@@ -42,6 +42,7 @@ async fn server(dir: &Path) -> Option<Server> {
         }),
         registries: croze_engine::Hosts::default(),
         network: croze_engine::NetworkSettings::default(),
+        snapshotter: None,
     };
     let engine = tokio::task::spawn_blocking(|| Engine::open(settings))
         .await

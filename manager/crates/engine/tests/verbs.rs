@@ -48,6 +48,7 @@ fn life_with(dir: &Path, runtime: &Path, shim: &Path) -> Option<Life> {
         shim: shim.to_owned(),
         init: None,
         network: croze_engine::NetworkSettings::default(),
+        snapshotter: None,
         hello: Some(Hello {
             program: PROGRAM,
             created: None,
@@ -458,6 +459,7 @@ fn root_and_run_root_belong_to_one_daemon() {
             registries: croze_engine::Hosts::default(),
             init: None,
             network: croze_engine::NetworkSettings::default(),
+            snapshotter: None,
             hello: None,
         };
         let error = Engine::open(settings).unwrap_err();
