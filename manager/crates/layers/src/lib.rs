@@ -10,7 +10,7 @@
 //!      -> at the end: whiteouts, then directories' times ................ [finish]
 //! ```
 //!
-//! The other way: [`pack`] writes what a container changed as an archive, and [`merge`] lays layers over each other where there is no overlayfs.
+//! The other way: [`pack()`] writes what a container changed as an archive, and [`merge()`] lays layers over each other where there is no overlayfs.
 //!
 //! Invariants:
 //! - No entry leaves the target: a name that leads out is refused. Symbolic links in the directory part are followed as if the target were `/`

@@ -8,7 +8,7 @@
 //! Invariants:
 //! - The same tree gives the same bytes, wherever and whenever: entries are sorted by their names' bytes, and nothing of this host (names of
 //!   users, inode numbers, access times) is in them.
-//! - What [`crate::unpack`] makes of the archive over the same layers shows the same files: type, mode, owner, times, attributes, content, links.
+//! - What [`crate::unpack()`] makes of the archive over the same layers shows the same files: type, mode, owner, times, attributes, content, links.
 //! - The tree may be in use and hostile: it is walked by descriptors, no symbolic link is followed, and a file that changes meanwhile gives
 //!   just as many bytes as its header says.
 //!
