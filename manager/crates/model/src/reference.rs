@@ -120,7 +120,9 @@ impl Reference {
     /// The repository as docker shows it to people: without the default domain and its `library/`.
     #[must_use]
     pub fn familiar_repository(&self) -> String {
-        if self.domain != DEFAULT_DOMAIN {
+        // Without the domain a first component with a dot would be taken for one.
+        let first = self.path.split_once('/').map(|(first, _)| first);
+        if self.domain != DEFAULT_DOMAIN || first.is_some_and(reads_as_domain) {
             return self.repository();
         }
         self.path

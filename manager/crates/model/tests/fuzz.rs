@@ -20,6 +20,7 @@ fn fuzz_references() {
         "registry.example.org:443/a/b/c-d:latest@",
         "a.b/c",
         "UPPER/lower",
+        "docker.io/with.dot/a",
     ];
     let with_digest = format!("a/b:t@{DIGEST}");
     let seeds = seeds
