@@ -7,12 +7,16 @@
 //! client-cert = "/etc/croze/client.pem"
 //! client-key = "/etc/croze/client.key"
 //! insecure-skip-verify = false
+//! mirrors = ["mirror.example:5000", "cache.example/hub"]
+//! requests-per-second = 20
+//! bytes-per-second = 50_000_000
 //! ```
 
 use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
-use croze_engine::{ClientCertificate, Host, Hosts};
+use croze_engine::{ClientCertificate, Host, Hosts, Mirror, Rate};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -25,6 +29,10 @@ pub(crate) struct File {
     client_cert: Option<PathBuf>,
     client_key: Option<PathBuf>,
     insecure_skip_verify: Option<bool>,
+    #[serde(default)]
+    mirrors: Vec<String>,
+    requests_per_second: Option<NonZeroU32>,
+    bytes_per_second: Option<NonZeroU64>,
 }
 
 /// The registries by name.
@@ -79,11 +87,32 @@ fn host(name: &str, file: File) -> Result<Host, String> {
         ca: file.ca,
         client,
         insecure_skip_verify: file.insecure_skip_verify.unwrap_or_default(),
+        mirrors: mirrors(name, &file.mirrors)?,
+        rate: Rate {
+            requests: file.requests_per_second,
+            bytes: file.bytes_per_second,
+        },
     };
     if host.plain_http == Some(true) && host.wants_tls() {
         return Err("plain-http = true leaves no use for certificates: take one of them away".to_owned());
     }
     Ok(host)
+}
+
+/// The mirrors of the registry of this name.
+fn mirrors(name: &str, texts: &[String]) -> Result<Vec<Mirror>, String> {
+    let mut mirrors = Vec::new();
+    for text in texts {
+        let mirror: Mirror = text.parse().map_err(|error| format!("mirrors: {error}"))?;
+        if mirror.to_string() == name {
+            return Err(format!("mirrors: {text:?} is the registry itself"));
+        }
+        if mirrors.contains(&mirror) {
+            return Err(format!("mirrors: {text:?} is there twice"));
+        }
+        mirrors.push(mirror);
+    }
+    Ok(mirrors)
 }
 
 fn readable(path: &Path) -> Result<(), String> {
@@ -93,4 +122,45 @@ fn readable(path: &Path) -> Result<(), String> {
     std::fs::File::open(path)
         .map(drop)
         .map_err(|error| format!("cannot read it: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Hosts, String> {
+        let files: Files = toml::from_str(text).map_err(|error| error.to_string())?;
+        resolve(files).map_err(|wrong| wrong.to_string())
+    }
+
+    #[test]
+    fn mirrors_and_rates_are_read() {
+        let text = "[\"docker.io\"]\nmirrors = [\"m.example:5000\", \"https://c.example/hub/\"]\nrequests-per-second = 20\n\
+                    bytes-per-second = 50_000_000\n";
+        let host = Host {
+            mirrors: vec![
+                "m.example:5000".parse().unwrap(),
+                "c.example/hub".parse().unwrap(),
+            ],
+            rate: Rate {
+                requests: NonZeroU32::new(20),
+                bytes: NonZeroU64::new(50_000_000),
+            },
+            ..Host::default()
+        };
+        let expected: Hosts = [("docker.io".to_owned(), host)].into_iter().collect();
+        assert_eq!(read(text).unwrap(), expected);
+        for (line, words) in [
+            ("mirrors = [\"plain\"]", "is no mirror"),
+            ("mirrors = [\"http://m.example\"]", "plain-http = true"),
+            ("mirrors = [\"r.example\"]", "the registry itself"),
+            ("mirrors = [\"m.example\", \"https://m.example\"]", "twice"),
+            ("mirrors = \"m.example\"", "invalid type"),
+            ("requests-per-second = 0", "nonzero"),
+            ("bytes-per-second = -1", "bytes-per-second"),
+        ] {
+            let error = read(&format!("[\"r.example\"]\n{line}\n")).unwrap_err();
+            assert!(error.contains(words), "{line}: {error}");
+        }
+    }
 }

@@ -72,11 +72,11 @@ pub use croze_containers::{
     ReadOnlyBelow, Resources, RuntimeProgram, Runtimes, State, TerminalSize, TmpfsMount, Ulimit,
 };
 pub use croze_images::{
-    Image, ImageDetails, LayerOrigin, LayerProgress, LayerState, PullPhase, PullState, Pulled, PulledLayer,
-    Removed,
+    Image, ImageDetails, ImageLayer, LayerOrigin, LayerProgress, LayerState, PullPhase, PullState, Pulled,
+    PulledLayer, Removed,
 };
 pub use croze_networks::{
     Address, BridgeSettings, Endpoint, Ipv6, NetworkError, NetworkFacts, PublishedPort, Subnet,
 };
-pub use croze_registry::{ClientCertificate, Host, Hosts, LoggedIn};
+pub use croze_registry::{ClientCertificate, Host, Hosts, LoggedIn, Mirror, Rate};
 pub use croze_snapshots::Snapshotter;

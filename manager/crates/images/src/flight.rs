@@ -221,22 +221,46 @@ impl FlightTask {
         if let Some(stored) = self.use_blob().await? {
             return Ok(Landed { stored, fetched: 0 });
         }
-        self.tell(LayerState::Downloading, 0);
-        let (sender, pieces) = mpsc::channel(WAITING_PIECES);
-        let layer = self.layer.clone();
-        let inner = self.images.inner.clone();
-        let unpacking = tokio::task::spawn_blocking(move || inner.store_arriving(&layer, pieces));
-        let fetched = tokio::select! {
-            fetched = self.fetch(sender) => fetched,
-            _ = &mut *unwanted => Err(cancelled()),
-        };
-        // Whatever happened, the sender is gone by now and the thread comes to an end.
-        let stored = unpacking.await.map_err(|_| cancelled());
-        fetched?;
-        Ok(Landed {
-            stored: stored??,
-            fetched: self.layer.blob_size,
-        })
+        let mut suspects = Vec::new();
+        loop {
+            self.tell(LayerState::Downloading, 0);
+            let (sender, pieces) = mpsc::channel(WAITING_PIECES);
+            let layer = self.layer.clone();
+            let inner = self.images.inner.clone();
+            let unpacking = tokio::task::spawn_blocking(move || inner.store_arriving(&layer, pieces));
+            let fetched = tokio::select! {
+                fetched = self.fetch(sender, &suspects) => fetched,
+                _ = &mut *unwanted => Err(cancelled()),
+            };
+            // Whatever happened, the sender is gone by now and the thread comes to an end.
+            let stored = unpacking.await.map_err(|_| cancelled());
+            let suspect = fetched?;
+            match (stored?, suspect) {
+                (Err(error), Some(suspect))
+                    if error.kind() == ErrorKind::Corrupt && !self.is_blob_here().await? =>
+                {
+                    tracing::warn!(
+                        blob = %self.layer.blob, mirror = suspect, error = %error.one_line(),
+                        "a mirror served something else, the next source is asked"
+                    );
+                    suspects.push(suspect);
+                }
+                (stored, _) => {
+                    return Ok(Landed {
+                        stored: stored?,
+                        fetched: self.layer.blob_size,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether the blob came as its digest says: whatever is wrong with its content then, no other source has a better one.
+    async fn is_blob_here(&self) -> Result<bool> {
+        let blob = self.layer.blob;
+        self.images
+            .blocking("a layer", move |inner| Ok(inner.content.size(&blob)?.is_some()))
+            .await
     }
 
     /// Uses the blob if it is here. One that turns out damaged was removed, and is fetched again.
@@ -267,22 +291,24 @@ impl FlightTask {
             .await
     }
 
-    /// Downloads into the channel. That nobody listens any more is no error here: the listener has one.
-    async fn fetch(&self, pieces: mpsc::Sender<Bytes>) -> Result<()> {
+    /// Downloads into the channel, from none of the suspects. Returns whom to suspect should the content be another. That nobody listens any
+    /// more is no error here: the listener has one.
+    async fn fetch(&self, pieces: mpsc::Sender<Bytes>, suspects: &[String]) -> Result<Option<String>> {
+        let (blob, size) = (&self.layer.blob, self.layer.blob_size);
         let mut blob = self
             .registry
-            .blob(&self.reference, &self.layer.blob, self.layer.blob_size)
+            .blob_except(&self.reference, blob, size, suspects)
             .await?;
         let mut received = 0;
         while let Some(piece) = blob.next().await? {
             received += piece.len() as u64;
             if pieces.send(piece).await.is_err() {
-                return Ok(());
+                return Ok(blob.suspect());
             }
             self.tell(LayerState::Downloading, received);
         }
         self.tell(LayerState::Unpacking, received);
-        Ok(())
+        Ok(blob.suspect())
     }
 
     fn tell(&self, layer: LayerState, received: u64) {

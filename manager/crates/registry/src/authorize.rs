@@ -18,11 +18,12 @@ use croze_model::{Credentials, Reference, Result, Secret};
 use http::{HeaderMap, StatusCode, header};
 use reqwest::{Response, Url};
 
-use crate::answer::{in_brackets, is_busy, is_refusal, is_the_registrys, said, shown, small_body};
+use crate::answer::{in_brackets, is_refusal, is_the_registrys, said, shown, small_body};
 use crate::auth::{Bearer, Challenge, TokenAnswer};
 use crate::client::{Ask, Proof, Registry, unreachable};
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
+use crate::retry::is_busy;
 
 /// The name under which this client asks for tokens.
 const CLIENT_ID: &str = "croze";

@@ -1,37 +1,35 @@
 //! Requests: redirects, retries, and who asks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use croze_model::{Credentials, Secret};
 use http::{HeaderValue, StatusCode, header};
 use reqwest::{RequestBuilder, Response, Url};
 
-use crate::answer::{
-    in_brackets, is_busy, is_redirect, is_refusal, is_the_registrys, retry_after, said_in, shown, small_body,
-};
+use crate::answer::{in_brackets, is_redirect, is_refusal, is_the_registrys, said_in, shown, small_body};
 use crate::auth::Tokens;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::hosts::Hosts;
+use crate::pace::{Pace, Rate};
+use crate::retry::{self, ATTEMPTS, Busy, FIRST_WAIT};
+use crate::sources::Unreached;
 use crate::transport::{Clients, is_loopback_url};
 
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 5;
-/// How often a request is tried that the registry was too busy for, or whose connection broke before the answer.
-const ATTEMPTS: u32 = 4;
-/// The first wait between two tries.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// How long a manifest may take to come. It is read whole and has 4 MiB at most.
 const DOCUMENT_TIME: Duration = Duration::from_secs(60);
-/// The longest wait, whatever `Retry-After` says.
-const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// A client of registries. Cheap to clone; connections and tokens are shared. It asks as nobody, unless [`Registry::asking_as`] says as whom.
 #[derive(Debug, Clone)]
 pub struct Registry {
     inner: Arc<Inner>,
     credentials: Arc<Credentials>,
+    /// What mirrors are shown, by their registries' names.
+    for_mirrors: Arc<BTreeMap<String, Credentials>>,
 }
 
 #[derive(Debug)]
@@ -43,6 +41,8 @@ struct Inner {
     hosts: Hosts,
     clients: Clients,
     tokens: Tokens,
+    pace: Pace,
+    unreached: Unreached,
 }
 
 impl Default for Registry {
@@ -97,10 +97,13 @@ impl Registry {
             hosts,
             clients: Clients::default(),
             tokens: Tokens::default(),
+            pace: Pace::default(),
+            unreached: Unreached::default(),
         };
         Self {
             inner: Arc::new(inner),
             credentials: Arc::default(),
+            for_mirrors: Arc::default(),
         }
     }
 
@@ -108,9 +111,22 @@ impl Registry {
     #[must_use]
     pub fn asking_as(&self, credentials: Credentials) -> Self {
         Self {
-            inner: self.inner.clone(),
             credentials: Arc::new(credentials),
+            ..self.clone()
         }
+    }
+
+    /// The same client with credentials for mirrors, by their registries' names. A mirror without is asked as nobody.
+    #[must_use]
+    pub fn showing_mirrors(&self, credentials: BTreeMap<String, Credentials>) -> Self {
+        Self {
+            for_mirrors: Arc::new(credentials),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn for_mirrors(&self) -> &BTreeMap<String, Credentials> {
+        &self.for_mirrors
     }
 
     pub(crate) fn hosts(&self) -> &Hosts {
@@ -130,12 +146,25 @@ impl Registry {
         self.inner.document_time
     }
 
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.inner.pace
+    }
+
+    /// Which mirrors could not be reached.
+    pub(crate) fn unreached(&self) -> &Unreached {
+        &self.inner.unreached
+    }
+
+    /// How fast the registry may be asked.
+    pub(crate) fn rate(&self, endpoint: &Endpoint) -> Rate {
+        self.hosts()
+            .get(&endpoint.registry)
+            .map_or_else(Rate::default, |host| host.rate)
+    }
+
     /// How long to wait before the next try after this many failures in a row.
     pub(crate) fn pause(&self, failures: u32) -> Duration {
-        self.inner
-            .first_wait
-            .saturating_mul(1 << (failures.clamp(1, 10) - 1))
-            .min(MAX_WAIT)
+        retry::wait(self.inner.first_wait, failures, retry::chance())
     }
 
     /// The answer to a GET, after tokens, redirects and retries: a success, or 404, or 416.
@@ -147,30 +176,59 @@ impl Registry {
     ) -> Result<Response, RegistryError> {
         let mut attempt = 1;
         loop {
+            self.pace().request(&endpoint.registry, self.rate(endpoint)).await;
             let answer = self.authorized(endpoint, address, ask).await;
-            let wait = self.pause(attempt);
-            let pause = match &answer {
-                Ok(response) if is_busy(response.status()) => retry_after(response.headers()).unwrap_or(wait),
-                // A signed address that the registry sent us to may have expired: the registry signs a new one.
-                Ok(response) if is_refusal(response.status()) && !is_the_registrys(endpoint, response) => {
-                    wait
-                }
-                Err(RegistryError::TokenServer { .. }) => wait,
+            let again = match &answer {
+                Ok(response) => match Busy::of(response.status(), response.headers(), SystemTime::now()) {
+                    Some(busy) => Some(busy),
+                    // A signed address that the registry sent us to may have expired: the registry signs a new one.
+                    None if is_refusal(response.status()) && !is_the_registrys(endpoint, response) => {
+                        Some(Busy::Soon)
+                    }
+                    None => None,
+                },
+                Err(RegistryError::TokenServer { .. }) => Some(Busy::Soon),
                 // A refused connection or an unknown host will not get better in a second; a broken one may.
-                Err(RegistryError::Unreachable { source, .. }) if !source.is_connect() => wait,
+                Err(RegistryError::Unreachable { source, .. }) if !source.is_connect() => Some(Busy::Soon),
+                Err(_) => None,
+            };
+            let pause = match again {
+                Some(Busy::Soon) if attempt < ATTEMPTS => self.pause(attempt),
+                Some(Busy::After(asked)) if attempt < ATTEMPTS => {
+                    // Whoever else asks it now would be told the same.
+                    self.pace().leave_alone(&endpoint.registry, asked);
+                    retry::spread(asked, retry::chance())
+                }
+                Some(Busy::TooLong(asked)) => {
+                    return Err(self.too_busy(endpoint, address, answer?, asked).await);
+                }
                 _ => return self.answer_or_error(endpoint, address, answer?).await,
             };
-            if attempt == ATTEMPTS {
-                return self.answer_or_error(endpoint, address, answer?).await;
-            }
             tracing::debug!(
                 address = shown(address),
                 attempt,
                 ?pause,
                 "the registry is asked again"
             );
-            tokio::time::sleep(pause.min(MAX_WAIT)).await;
+            tokio::time::sleep(pause).await;
             attempt += 1;
+        }
+    }
+
+    /// The error for a registry that wants to be left alone for long.
+    async fn too_busy(
+        &self,
+        endpoint: &Endpoint,
+        address: &str,
+        mut response: Response,
+        asked: Duration,
+    ) -> RegistryError {
+        RegistryError::TooBusy {
+            registry: endpoint.registry.clone(),
+            address: shown(address),
+            status: response.status().to_string(),
+            seconds: asked.as_secs(),
+            said: in_brackets(said_in(&small_body(&mut response).await)),
         }
     }
 

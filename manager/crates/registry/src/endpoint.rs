@@ -34,7 +34,8 @@ impl Endpoint {
         Self::new(registry, "", hosts)
     }
 
-    fn new(registry: &str, repository: &str, hosts: &Hosts) -> Self {
+    /// A repository of the registry of this name.
+    pub(crate) fn new(registry: &str, repository: &str, hosts: &Hosts) -> Self {
         let host = if registry == HUB.0 { HUB.1 } else { registry };
         let plain = hosts.is_plain(registry);
         let scheme = if plain { "http" } else { "https" };

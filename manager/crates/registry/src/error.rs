@@ -201,6 +201,22 @@ pub enum RegistryError {
         /// What it said, in brackets, or empty.
         said: String,
     },
+    /// A registry that wants to be left alone for longer than anybody waits.
+    #[error(
+        "registry {registry} answered {status} for {address} and wants to be asked again in {seconds} seconds only{said}"
+    )]
+    TooBusy {
+        /// The registry.
+        registry: String,
+        /// The address.
+        address: String,
+        /// The status code and its text.
+        status: String,
+        /// When it wants to be asked again.
+        seconds: u64,
+        /// What it said, in brackets, or empty.
+        said: String,
+    },
     /// A redirect that is not followed.
     #[error("registry {registry} redirects {address} {reason}")]
     Redirect {
@@ -356,6 +372,15 @@ impl From<RegistryError> for Error {
                 .hint("the registry's copy of the image is incomplete: push it there again"),
             R::TokenServer { .. } => new(ErrorKind::Unavailable, "resolve").hint("try again later"),
             R::Slow { .. } => new(ErrorKind::Unavailable, "resolve").hint("try again later"),
+            R::TooBusy { .. } => new(ErrorKind::Unavailable, "download").hint(
+                "try again then; a registry that limits anonymous users may let those in who are logged in, and a mirror spares it",
+            ),
+            R::Status { status, .. } if status.starts_with("429") => new(ErrorKind::Unavailable, "download").hint(
+                "it was asked too often: try again later; a registry that limits anonymous users may let those in who are logged in",
+            ),
+            R::Status { status, .. } if status.starts_with('5') => {
+                new(ErrorKind::Unavailable, "download").hint("the registry, or a proxy before it, is in trouble: try again later")
+            }
             R::Status { .. } | R::Redirect { .. } => new(ErrorKind::Unavailable, "download"),
             R::WrongDigest { .. } | R::WrongSize { .. } => new(ErrorKind::Corrupt, "verify")
                 .hint("the registry, or a proxy before it, serves damaged content: nothing of it was kept"),

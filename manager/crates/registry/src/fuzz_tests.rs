@@ -57,9 +57,11 @@ fn fuzz_manifests_and_indexes() {
                 1 + good.count().min(5) as u64
             }
             Ok(Document::Index(index)) => {
-                let chosen = platforms
-                    .iter()
-                    .filter_map(|platform| choose(&index, platform, "x").ok());
+                let chosen = platforms.iter().filter_map(|platform| {
+                    let mut descent = Descent::default();
+                    descent.enter(&index, platform);
+                    descent.next(platform, "x").ok()
+                });
                 let good = chosen.filter(|entry| parse_digest(entry.digest(), "x").is_ok());
                 10 + good.count() as u64
             }

@@ -1,4 +1,5 @@
-//! What the configuration says about single registries: plain HTTP or TLS, whose certificates, which client certificate.
+//! What the configuration says about single registries: plain HTTP or TLS, whose certificates, which client certificate, which mirrors, how
+//! fast.
 //!
 //! | registry | spoken to in |
 //! |---|---|
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 use reqwest::Url;
 
 use crate::endpoint::{HUB, is_loopback};
+use crate::pace::Rate;
+use crate::sources::Mirror;
 
 /// How one registry is spoken to. Every field may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +30,10 @@ pub struct Host {
     pub client: Option<ClientCertificate>,
     /// Whether any certificate at all is taken for the registry's: the connection is then private, but to nobody knows whom.
     pub insecure_skip_verify: bool,
+    /// Who is asked before it, in this order.
+    pub mirrors: Vec<Mirror>,
+    /// How fast it may be asked.
+    pub rate: Rate,
 }
 
 /// A client certificate.

@@ -1,10 +1,11 @@
 //! A client of OCI distribution registries: resolve a reference, fetch blobs.
 //!
 //! ```text
-//!   reference -> endpoint -> GET manifests/<tag or digest>
-//!                              index or list -> choose the platform -> GET manifests/<digest>
+//!   reference -> sources: mirrors, then the registry; the next one where one fails
+//!             -> endpoint -> GET manifests/<tag or digest>
+//!                              index or list -> choose the platform -> GET manifests/<digest>, again if that is an index
 //!                              manifest       <------------------------'
-//!   descriptor -> GET blobs/<digest> -> pieces; a broken connection goes on with Range
+//!   descriptor -> GET blobs/<digest> -> pieces; a broken connection goes on with Range, at the next source if need be
 //! ```
 //!
 //! It is a thin client of its own on top of an HTTP client, because the parts that matter here are the ones that general clients leave
@@ -20,7 +21,7 @@
 //! - Registries on loopback addresses, and those that are configured so, are spoken to in plain HTTP, all others in HTTPS. HTTPS never
 //!   becomes HTTP because it failed.
 //!
-//! What it deliberately does not do (yet): mirrors, push. Blobs' digests are checked by who stores them; who keeps credentials is the client.
+//! What it deliberately does not do (yet): push. Blobs' digests are checked by who stores them; who keeps credentials is the client.
 #![forbid(unsafe_code)]
 
 mod answer;
@@ -32,6 +33,9 @@ mod endpoint;
 mod error;
 mod hosts;
 mod manifest;
+mod pace;
+mod retry;
+mod sources;
 #[cfg(test)]
 mod test_server;
 mod transport;
@@ -42,6 +46,8 @@ pub use client::Registry;
 pub use error::RegistryError;
 pub use hosts::{ClientCertificate, Host, Hosts};
 pub use manifest::{Resolved, parse_digest};
+pub use pace::Rate;
+pub use sources::{Mirror, MirrorError};
 
 /// The largest manifest or index that is read, in bytes (the distribution specification's recommendation).
 pub const MAX_MANIFEST: u64 = 4 << 20;

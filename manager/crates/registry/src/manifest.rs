@@ -12,6 +12,8 @@ use crate::answer::{in_brackets, said};
 use crate::client::{Ask, Registry};
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
+use crate::retry::ATTEMPTS;
+use crate::sources::Sources;
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -25,6 +27,9 @@ const ACCEPT: HeaderValue = HeaderValue::from_static(
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json",
 );
+
+/// How many indexes are looked at for one image. Each is named by the digest in the one before, so there are no circles; there may be many.
+const MAX_INDEXES: usize = 16;
 
 /// A reference, resolved.
 #[derive(Debug, Clone)]
@@ -79,38 +84,81 @@ impl Registry {
     /// `NotFound` for an unknown image or a platform that it does not have, `Unavailable` if the registry cannot be reached,
     /// `Unauthenticated`, `Corrupt` if what it says is not what it should be.
     pub async fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Resolved> {
-        let endpoint = Endpoint::of(reference, self.hosts());
+        let Sources {
+            mirrors,
+            own,
+            mut tried,
+        } = self.sources(reference);
+        for mirror in &mirrors {
+            let found = mirror
+                .registry
+                .resolve_at(&mirror.endpoint, reference, platform)
+                .await;
+            match found {
+                Ok(resolved) => return Ok(resolved),
+                Err(error) => tried.note(mirror, error),
+            }
+        }
+        let found = own.registry.resolve_at(&own.endpoint, reference, platform).await;
+        found.map_err(|error| tried.all_failed(&own, error, &reference.familiar()))
+    }
+
+    /// Descends from what the reference names to the manifest for the platform.
+    async fn resolve_at(
+        &self,
+        endpoint: &Endpoint,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Resolved, RegistryError> {
         let what = reference.familiar();
         let promised = reference.digest().map(|digest| (*digest, "the reference"));
-        let (bytes, digest, document) = self.document(&endpoint, reference, &what, promised, None).await?;
-        let index = match document {
-            Document::Manifest(manifest) => {
-                return Ok(Resolved {
-                    digest,
-                    manifest_digest: digest,
-                    manifest: *manifest,
-                    bytes,
-                });
-            }
-            Document::Index(index) => index,
-        };
-        let chosen = choose(&index, platform, &what)?;
-        let manifest_digest = parse_digest(chosen.digest(), &what)?;
-        let exact = reference.with_digest(manifest_digest);
-        let promised = Some((manifest_digest, "the index"));
-        let (bytes, _, document) = self
-            .document(&endpoint, &exact, &what, promised, Some(chosen.size()))
+        let (bytes, digest, document) = self
+            .whole_document(endpoint, reference, &what, promised, None)
             .await?;
-        match document {
-            Document::Manifest(manifest) => Ok(Resolved {
-                digest,
-                manifest_digest,
-                manifest: *manifest,
-                bytes,
-            }),
-            Document::Index(_) => {
-                let reason = "its index names another index for the platform".to_owned();
-                Err(RegistryError::Malformed { what, reason }.into())
+        let mut descent = Descent::default();
+        let (mut bytes, mut manifest_digest, mut document) = (bytes, digest, document);
+        loop {
+            match document {
+                Document::Manifest(manifest) => {
+                    return Ok(Resolved {
+                        digest,
+                        manifest_digest,
+                        manifest: *manifest,
+                        bytes,
+                    });
+                }
+                Document::Index(index) => descent.enter(&index, platform),
+            }
+            let next = descent.next(platform, &what)?;
+            manifest_digest = parse_digest(next.digest(), &what)?;
+            let exact = reference.with_digest(manifest_digest);
+            let promised = Some((manifest_digest, "the index"));
+            (bytes, _, document) = self
+                .whole_document(endpoint, &exact, &what, promised, Some(next.size()))
+                .await?;
+        }
+    }
+
+    /// A document; asked for again if the connection breaks in the middle of it.
+    async fn whole_document(
+        &self,
+        endpoint: &Endpoint,
+        reference: &Reference,
+        what: &str,
+        promised: Option<(Digest, &'static str)>,
+        size: Option<u64>,
+    ) -> Result<(Bytes, Digest, Document), RegistryError> {
+        let mut attempt = 1;
+        loop {
+            match self.document(endpoint, reference, what, promised, size).await {
+                // What breaks before the body has been asked for again already.
+                Err(RegistryError::Unreachable { source, .. })
+                    if attempt < ATTEMPTS && (source.is_body() || source.is_decode()) =>
+                {
+                    tokio::time::sleep(self.pause(attempt)).await;
+                    attempt += 1;
+                }
+                outcome => return outcome,
             }
         }
     }
@@ -295,49 +343,82 @@ fn schema_1(what: &str) -> RegistryError {
     }
 }
 
-/// The index's entry for a platform.
-fn choose<'a>(index: &'a ImageIndex, wanted: &Platform, what: &str) -> Result<&'a Descriptor, RegistryError> {
-    let platforms = || {
-        index.manifests().iter().filter_map(|entry| {
-            let platform = entry.platform().as_ref()?;
-            Some((
-                entry,
-                Platform {
-                    os: platform.os().to_string(),
-                    architecture: platform.architecture().to_string(),
-                    variant: platform.variant().clone(),
-                },
-            ))
-        })
-    };
-    let best = platforms()
-        .filter_map(|(entry, platform)| Some((platform.rank(wanted)?, entry)))
-        .min_by_key(|(rank, _)| *rank);
-    if let Some((_, entry)) = best {
-        return Ok(entry);
-    }
-    if let [only] = index.manifests().as_slice()
-        && only.platform().is_none()
-    {
-        // An index around a single manifest that says nothing: the config will say what it is for.
-        return Ok(only);
-    }
-    let mut available: Vec<String> = platforms()
-        // Attestations are listed as unknown/unknown.
-        .filter(|(_, platform)| platform.os != "unknown")
-        // The registry's words: one line of plain text.
-        .map(|(_, platform)| platform.to_string().replace(char::is_control, "?"))
-        .collect();
-    available.dedup();
-    Err(RegistryError::NoPlatform {
-        what: what.to_owned(),
-        wanted: wanted.clone(),
-        available: if available.is_empty() {
-            "none".to_owned()
+/// The way through indexes that name indexes: what fits the platform first, then what may hold it.
+#[derive(Debug, Default)]
+struct Descent {
+    /// What is to be looked at next, the best last.
+    waiting: Vec<Descriptor>,
+    /// How many indexes were looked at.
+    indexes: usize,
+    /// The platforms that were seen.
+    available: Vec<String>,
+}
+
+impl Descent {
+    /// Takes note of what an index names.
+    fn enter(&mut self, index: &ImageIndex, wanted: &Platform) {
+        self.indexes += 1;
+        let entries = index.manifests();
+        let (mut fitting, mut nested) = (Vec::new(), Vec::new());
+        for entry in entries {
+            match entry.platform().as_ref().map(platform_of) {
+                Some(platform) => {
+                    if let Some(rank) = platform.rank(wanted) {
+                        fitting.push((rank, entry));
+                    }
+                    // Attestations are listed as unknown/unknown.
+                    if platform.os != "unknown" {
+                        // The registry's words: one line of plain text.
+                        self.available
+                            .push(platform.to_string().replace(char::is_control, "?"));
+                    }
+                }
+                // An index that does not say what it holds, or an index around a single manifest: the config will say what that is for.
+                None if is_index(entry) || entries.len() == 1 => nested.push(entry),
+                None => {}
+            }
+        }
+        if let Some((_, best)) = fitting.into_iter().min_by_key(|(rank, _)| *rank) {
+            // Nothing else of this index, nor of those around it, is a better one.
+            self.waiting = vec![best.clone()];
         } else {
-            available.join(", ")
-        },
-    })
+            self.waiting.extend(nested.into_iter().rev().cloned());
+        }
+    }
+
+    /// What to look at next.
+    fn next(&mut self, wanted: &Platform, what: &str) -> Result<Descriptor, RegistryError> {
+        if self.indexes > MAX_INDEXES {
+            return Err(RegistryError::Malformed {
+                what: what.to_owned(),
+                reason: format!("more than {MAX_INDEXES} indexes lie one in the other"),
+            });
+        }
+        self.waiting.pop().ok_or_else(|| {
+            self.available.dedup();
+            RegistryError::NoPlatform {
+                what: what.to_owned(),
+                wanted: wanted.clone(),
+                available: if self.available.is_empty() {
+                    "none".to_owned()
+                } else {
+                    self.available.join(", ")
+                },
+            }
+        })
+    }
+}
+
+fn platform_of(platform: &oci_spec::image::Platform) -> Platform {
+    Platform {
+        os: platform.os().to_string(),
+        architecture: platform.architecture().to_string(),
+        variant: platform.variant().clone(),
+    }
+}
+
+fn is_index(entry: &Descriptor) -> bool {
+    matches!(entry.media_type().to_string().as_str(), OCI_INDEX | DOCKER_LIST)
 }
 
 #[cfg(test)]
@@ -412,9 +493,14 @@ mod tests {
     fn a_platform_that_is_missing_is_told_with_those_that_are_there() {
         let index: ImageIndex =
             serde_json::from_str(&index(&["linux/arm64", "linux/riscv64", "unknown/unknown"])).unwrap();
-        let platform = |text: &str| text.parse::<Platform>().unwrap();
-        assert!(choose(&index, &platform("linux/arm64/v8"), "x").is_ok());
-        let error = choose(&index, &platform("linux/amd64"), "x").unwrap_err();
+        let choose = |text: &str| {
+            let wanted = text.parse::<Platform>().unwrap();
+            let mut descent = Descent::default();
+            descent.enter(&index, &wanted);
+            descent.next(&wanted, "x")
+        };
+        assert!(choose("linux/arm64/v8").is_ok());
+        let error = choose("linux/amd64").unwrap_err();
         assert_eq!(
             error.to_string(),
             "x has no image for linux/amd64: it has linux/arm64, linux/riscv64"
@@ -425,3 +511,7 @@ mod tests {
 #[cfg(test)]
 #[path = "fuzz_tests.rs"]
 mod fuzz_tests;
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod index_tests;
