@@ -45,6 +45,14 @@ mod tests {
                 password: "hunter2".to_owned(),
                 ..RegistryCredentials::default()
             }),
+            mirror_credentials: [(
+                "m".to_owned(),
+                RegistryCredentials {
+                    password: "hunter2".to_owned(),
+                    ..RegistryCredentials::default()
+                },
+            )]
+            .into(),
         };
         let shown = format!("{request:?}");
         assert!(shown.contains("alice") && !shown.contains("hunter2"), "{shown}");

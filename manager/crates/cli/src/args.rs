@@ -15,7 +15,9 @@ use std::ffi::OsString;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use container::{AttachOptions, ContainerArgs, CreateArgs, ExecArgs, PullPolicy, RunArgs};
-pub(crate) use listing::{EventsArgs, FormatArgs, ImagesArgs, InspectArgs, LogsArgs, ObjectType, PsArgs};
+pub(crate) use listing::{
+    EventsArgs, FormatArgs, HistoryArgs, ImagesArgs, InspectArgs, LogsArgs, ObjectType, PsArgs, TreeArgs,
+};
 pub(crate) use network::{NetworkArgs, NetworkVerb, NetworkVerbArgs, PortArgs};
 pub(crate) use nouns::{ContainerVerb, ImageVerb, SystemVerb};
 pub(crate) use options::OptionArgs;
@@ -68,6 +70,8 @@ pub(crate) enum Verb {
     Images(ImagesArgs),
     /// Remove images
     Rmi(RmiArgs),
+    /// Show how an image was made, step by step
+    History(HistoryArgs),
     /// Give an image another name
     Tag(TagArgs),
     /// Create a container from an image and start it

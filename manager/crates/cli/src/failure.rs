@@ -95,6 +95,11 @@ impl Failure {
         }
     }
 
+    /// What failed, in one line.
+    pub(crate) fn message(&self) -> String {
+        self.reason.to_string()
+    }
+
     /// The same failure with docker's exit code for `run`: 127 and 126 for the command, else `otherwise`. A signal's code stays.
     pub(crate) fn of_command(mut self, otherwise: u8) -> Self {
         if !matches!(self.reason, Reason::Interrupted { .. }) {

@@ -78,6 +78,15 @@ pub(crate) fn moment(time: &str) -> String {
     zoned.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
 }
 
+/// A moment as RFC 3339 in this machine's time zone, without parts of seconds; empty when there is none.
+pub(crate) fn rfc3339(time: &str) -> String {
+    let Ok(then) = time.parse::<Timestamp>() else {
+        return String::new();
+    };
+    let zoned = then.to_zoned(jiff::tz::TimeZone::system());
+    zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+}
+
 /// An RFC 3339 time with nine digits after the point; what is none stays as it is.
 pub(crate) fn exact(time: &str) -> String {
     time.parse::<Timestamp>()

@@ -38,7 +38,9 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ),
     (
         "Images and registries",
-        &["pull", "images", "rmi", "tag", "login", "logout", "image"],
+        &[
+            "pull", "images", "rmi", "tag", "history", "login", "logout", "image",
+        ],
     ),
     ("Networks", &["port", "network"]),
     (

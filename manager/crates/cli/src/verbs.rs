@@ -10,6 +10,7 @@ mod exec;
 mod host;
 mod images;
 mod inspect;
+mod layers;
 mod login;
 mod logs;
 mod man;
@@ -23,7 +24,7 @@ use std::future::Future;
 
 use croze_client::{Client, Endpoint};
 
-use crate::args::{Cli, Verb};
+use crate::args::{Cli, ImageVerb, Verb};
 use crate::failure::{Failure, PLAIN_EXIT_CODE, USAGE_EXIT_CODE};
 
 /// docker's name for the way in which layers are stacked here.
@@ -54,6 +55,9 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8, Failure> {
 async fn dispatch(client: &Client, verb: Verb) -> Result<u8, Failure> {
     client.check_version().await?;
     match verb {
+        Verb::Image {
+            verb: ImageVerb::Tree(args),
+        } => layers::tree(client, &args).await,
         // Done before there is a client, or said otherwise.
         Verb::Daemon(_)
         | Verb::ManPages(_)
@@ -82,6 +86,7 @@ async fn dispatch(client: &Client, verb: Verb) -> Result<u8, Failure> {
         Verb::Network(args) => networks::network(client, &args.verb).await,
         Verb::Inspect(args) => inspect::inspect(client, &args).await,
         Verb::Tag(args) => images::tag(client, &args).await,
+        Verb::History(args) => layers::history(client, &args).await,
         Verb::Events(args) => events::show(client, &args).await,
         Verb::Info(args) => system::info(client, &args).await,
     }

@@ -1,8 +1,8 @@
 //! From the engine's answers to the wire's messages.
 
 use croze_engine::{
-    BindMount, Container, DiskUse, ExitStatus, Image, ImageDetails, Inspection, ListedContainer, LogEntry,
-    Output, Propagation, ReadOnlyBelow, Resources, State,
+    BindMount, Container, DiskUse, ExitStatus, Image, ImageDetails, ImageLayer, Inspection, ListedContainer,
+    LogEntry, Output, Propagation, ReadOnlyBelow, Resources, State,
 };
 use croze_proto::v1;
 
@@ -229,12 +229,24 @@ pub(crate) fn image(image: &Image) -> v1::ImageSummary {
     }
 }
 
+fn image_layer(layer: &ImageLayer, size_bytes: u64) -> v1::ImageLayer {
+    v1::ImageLayer {
+        diff_id: layer.diff_id.to_string(),
+        blob: layer.blob.to_string(),
+        blob_bytes: layer.blob_size,
+        size_bytes,
+        media_type: layer.media_type.clone(),
+    }
+}
+
 /// Everything about one image.
-pub(crate) fn image_details(details: &ImageDetails) -> v1::InspectImageResponse {
+pub(crate) fn image_details(details: &ImageDetails, layer_sizes: &[u64]) -> v1::InspectImageResponse {
+    let layers = details.image.layers.iter().zip(layer_sizes);
     v1::InspectImageResponse {
         summary: Some(image(&details.image)),
         diff_ids: details.image.diff_ids().iter().map(ToString::to_string).collect(),
         config_json: details.raw.to_string().into(),
+        layers: layers.map(|(layer, size)| image_layer(layer, *size)).collect(),
     }
 }
 

@@ -35,11 +35,26 @@ impl Images for Door {
             reference: message.reference,
             platform: decode::given(message.platform),
             credentials: decode::credentials(message.credentials),
+            mirror_credentials: message
+                .mirror_credentials
+                .into_iter()
+                .map(|(registry, credentials)| (registry, decode::credentials(Some(credentials))))
+                .collect(),
         };
         let operation = self.engine.pull(&request).map_err(refuse)?;
         let (events, stream) = mpsc::channel(EVENTS_IN_FLIGHT);
         tokio::spawn(report(operation, asked, events));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn list_sources(
+        &self,
+        request: Request<v1::ListSourcesRequest>,
+    ) -> Result<Response<v1::ListSourcesResponse>, Status> {
+        let registries = self.engine.sources(&request.into_inner().reference);
+        Ok(Response::new(v1::ListSourcesResponse {
+            registries: registries.map_err(refuse)?,
+        }))
     }
 
     async fn list_images(
@@ -64,7 +79,8 @@ impl Images for Door {
             .inspect_image(&request.into_inner().image)
             .await
             .map_err(refuse)?;
-        Ok(Response::new(encode::image_details(&details)))
+        let sizes = self.engine.layer_sizes(&details.image).await.map_err(refuse)?;
+        Ok(Response::new(encode::image_details(&details, &sizes)))
     }
 
     async fn remove_image(

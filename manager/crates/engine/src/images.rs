@@ -1,5 +1,6 @@
 //! Verbs on images.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use croze_images::{
@@ -22,6 +23,8 @@ pub struct PullRequest {
     pub platform: Option<String>,
     /// On whose behalf.
     pub credentials: Credentials,
+    /// On whose behalf mirrors of the registry are asked, by their names.
+    pub mirror_credentials: BTreeMap<String, Credentials>,
 }
 
 /// Asks a registry whether it takes credentials.
@@ -62,6 +65,7 @@ impl Engine {
         let options = PullOptions {
             platform,
             credentials: request.credentials.clone(),
+            mirror_credentials: request.mirror_credentials.clone(),
         };
         let (progress, watched) = Progress::new();
         let engine = self.clone();
@@ -110,6 +114,15 @@ impl Engine {
         error.hint(hint)
     }
 
+    /// The registries that a pull of this reference would ask, in order: mirrors, and last the registry itself.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a malformed reference.
+    pub fn sources(&self, reference: &str) -> Result<Vec<String>> {
+        let reference = parse_reference(reference)?;
+        Ok(self.registry().sources_of(reference.domain()))
+    }
+
     /// Asks a registry whether it takes credentials. Nothing is kept.
     ///
     /// # Errors
@@ -135,6 +148,14 @@ impl Engine {
     /// As [`Engine::resolve_image`].
     pub async fn inspect_image(&self, text: &str) -> Result<ImageDetails> {
         self.images().inspect(text).await
+    }
+
+    /// Bytes that each of an image's layers takes on disk, base first.
+    ///
+    /// # Errors
+    /// If a record cannot be read.
+    pub async fn layer_sizes(&self, image: &Image) -> Result<Vec<u64>> {
+        self.images().layer_sizes(image).await
     }
 
     /// Removes a name, and the image with the last one. Waits for creates in flight, whose containers then count as users.

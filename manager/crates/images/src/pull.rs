@@ -1,5 +1,6 @@
 //! Pulling an image.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,6 +35,8 @@ pub struct PullOptions {
     pub platform: Option<Platform>,
     /// On whose behalf the registry is asked.
     pub credentials: Credentials,
+    /// On whose behalf its mirrors are asked, by their registries' names.
+    pub mirror_credentials: BTreeMap<String, Credentials>,
 }
 
 /// Where a layer came from.
@@ -134,7 +137,11 @@ impl Images {
         begun: &Begun,
     ) -> Result<Pulled> {
         progress.phase(PullPhase::Resolving);
-        let registry = self.inner.registry.asking_as(options.credentials.clone());
+        let registry = self
+            .inner
+            .registry
+            .asking_as(options.credentials.clone())
+            .showing_mirrors(options.mirror_credentials.clone());
         let wanted = options.platform.clone().unwrap_or_else(Platform::detected);
         let resolved = registry.resolve(reference, &wanted).await?;
         let (plan, pinned) = self.plan(&registry, reference, resolved, options).await?;

@@ -48,8 +48,8 @@ struct Plan {
 }
 
 impl Images {
-    /// Removes a name, and the image when it was the last one, by docker's rules: a container that runs keeps its image, a stopped one keeps
-    /// it unless forced; an id with several names is refused unless forced. A name with a digest that the image was pulled by is a name like
+    /// Removes a name, and the image when it was the last one, by docker's rules: a container that runs keeps its image (forced, only the name
+    /// goes), a stopped one keeps it unless forced; an id with several names is refused unless forced. A name with a digest that the image was pulled by is a name like
     /// any other. `in_use` lists the images of all containers.
     ///
     /// # Errors
@@ -154,7 +154,14 @@ fn plan(
         state: if user.running { "running" } else { "stopped" },
     };
     if let Some(user) = users().find(|user| user.running) {
-        return Err(refused(user));
+        // A name can be taken from a container that runs, if that is what is wanted; its image cannot.
+        return match &named {
+            Some(reference) if options.force => Ok(Plan {
+                untag: vec![reference.clone()],
+                delete: false,
+            }),
+            _ => Err(refused(user)),
+        };
     }
     if let Some(user) = users().next().filter(|_| !options.force) {
         return Err(refused(user));
@@ -364,8 +371,9 @@ mod tests {
                 vec![user(true)],
                 Err("running container web"),
             ),
+            ("a:1", &["a:1"], forced, vec![user(true)], Ok((1, false))),
             (
-                "a:1",
+                &id,
                 &["a:1"],
                 forced,
                 vec![user(true)],

@@ -136,6 +136,25 @@ impl Images {
         .await
     }
 
+    /// Bytes that each of an image's layers takes when unpacked, base first; 0 for one that is not here.
+    ///
+    /// # Errors
+    /// If a record cannot be read.
+    pub async fn layer_sizes(&self, image: &Image) -> Result<Vec<u64>> {
+        let diff_ids = image.diff_ids();
+        let size = move |inner: &Inner, n| {
+            let layer = inner
+                .snapshots
+                .top_layer(diff_ids.get(..=n).unwrap_or_default())?;
+            Ok(layer.map_or(0, |layer| layer.size))
+        };
+        let count = image.layers.len();
+        self.blocking("the layers", move |inner| {
+            (0..count).map(|n| size(inner, n)).collect()
+        })
+        .await
+    }
+
     /// Runs work that touches files on a blocking thread.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,

@@ -20,6 +20,8 @@ pub(crate) enum PullPolicy {
     Missing,
     /// Never
     Never,
+    /// When the registry has another one by now; what is here will do if the registry cannot be asked
+    Newer,
 }
 
 /// What `run` and `create` share.

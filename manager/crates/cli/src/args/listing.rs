@@ -42,6 +42,37 @@ pub(crate) struct PsArgs {
     pub(crate) size: bool,
 }
 
+/// `history`
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// What to print: table, json, or a template such as '{{.CreatedBy}}: {{.Size}}'
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// Print sizes and times for people
+    #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    pub(crate) human: bool,
+    /// Do not shorten anything
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Print only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Reference, id or prefix of an id
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+}
+
+/// `image tree`
+#[derive(Debug, Args)]
+pub(crate) struct TreeArgs {
+    /// Do not shorten ids
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// References, ids or prefixes of ids [default: all images]
+    #[arg(value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+}
+
 /// `images`
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "clap's flags, one field each")]

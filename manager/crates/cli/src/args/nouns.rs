@@ -3,9 +3,9 @@
 use clap::Subcommand;
 
 use super::{
-    AttachArgs, CreateArgs, EventsArgs, ExecArgs, FormatArgs, ImagesArgs, InspectArgs, KillArgs, LogsArgs,
-    NamesArgs, ObjectType, PortArgs, PsArgs, PullArgs, RmArgs, RmiArgs, RunArgs, StartArgs, StopArgs,
-    TagArgs, Verb,
+    AttachArgs, CreateArgs, EventsArgs, ExecArgs, FormatArgs, HistoryArgs, ImagesArgs, InspectArgs, KillArgs,
+    LogsArgs, NamesArgs, ObjectType, PortArgs, PsArgs, PullArgs, RmArgs, RmiArgs, RunArgs, StartArgs,
+    StopArgs, TagArgs, TreeArgs, Verb,
 };
 
 /// `container …`
@@ -46,6 +46,8 @@ pub(crate) enum ContainerVerb {
 /// `image …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageVerb {
+    /// Show how an image was made, step by step
+    History(HistoryArgs),
     /// Show everything about images
     Inspect(InspectArgs),
     /// List images
@@ -58,6 +60,8 @@ pub(crate) enum ImageVerb {
     Rm(RmiArgs),
     /// Give an image another name
     Tag(TagArgs),
+    /// Show the layers of images, their sizes, and which images share them
+    Tree(TreeArgs),
 }
 
 /// `system …`
@@ -110,6 +114,7 @@ impl From<ContainerVerb> for Verb {
 impl From<ImageVerb> for Verb {
     fn from(verb: ImageVerb) -> Self {
         match verb {
+            ImageVerb::History(args) => Self::History(args),
             ImageVerb::Inspect(args) => Self::Inspect(InspectArgs {
                 kind: Some(ObjectType::Image),
                 ..args
@@ -118,6 +123,10 @@ impl From<ImageVerb> for Verb {
             ImageVerb::Pull(args) => Self::Pull(args),
             ImageVerb::Rm(args) => Self::Rmi(args),
             ImageVerb::Tag(args) => Self::Tag(args),
+            // There is no shorter word for it.
+            ImageVerb::Tree(args) => Self::Image {
+                verb: ImageVerb::Tree(args),
+            },
         }
     }
 }

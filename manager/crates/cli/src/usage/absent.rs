@@ -2,7 +2,7 @@
 //! spelled alike.
 
 /// A verb of docker's that is not there, what Croze cannot do for want of it, and what to do instead. Two words are a verb below a noun.
-const ABSENT: [(&str, &str, &str); 52] = [
+const ABSENT: [(&str, &str, &str); 50] = [
     ("build", "build images", BUILD),
     ("buildx", "build images", BUILD),
     ("builder", "build images", BUILD),
@@ -12,11 +12,6 @@ const ABSENT: [(&str, &str, &str); 52] = [
     ("import", "import file systems as images", LOAD),
     ("export", "export a container's file system", COPY),
     ("commit", "make an image of a container", BUILD),
-    (
-        "history",
-        "show how an image was built",
-        "`croze inspect IMAGE` shows its layers and its config",
-    ),
     (
         "search",
         "search a registry",
@@ -116,11 +111,6 @@ const ABSENT: [(&str, &str, &str); 52] = [
     ("image push", "push images", ELSEWHERE),
     ("image save", "save images as archives", ELSEWHERE),
     ("image load", "load images from archives", LOAD),
-    (
-        "image history",
-        "show how an image was built",
-        "`croze inspect IMAGE` shows its layers and its config",
-    ),
     ("scan", "scan images", "scan it where it is built"),
     ("sbom", "list what an image holds", "scan it where it is built"),
 ];

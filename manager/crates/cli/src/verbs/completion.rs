@@ -15,7 +15,7 @@ const ON_RUNNING: [&str; 4] = ["attach", "exec", "kill", "stop"];
 /// Verbs that take any containers.
 const ON_CONTAINERS: [&str; 5] = ["inspect", "logs", "rm", "start", "wait"];
 /// Verbs that take images.
-const ON_IMAGES: [&str; 4] = ["create", "rmi", "run", "tag"];
+const ON_IMAGES: [&str; 5] = ["create", "history", "rmi", "run", "tag"];
 
 /// `croze completion`
 pub(super) fn print(shell: CompletedShell) -> Result<u8, Failure> {
@@ -63,7 +63,7 @@ _croze_names() {{
         previous=$word
     done
     [[ $current != -* ]] && case "$noun $verb" in
-        "image rm" | "image remove" | "image inspect" | "image tag") list="images" ;;
+        "image rm" | "image remove" | "image inspect" | "image history" | "image tag" | "image tree") list="images" ;;
         {running}) list="ps" ;;
         {containers}) list="ps -a" ;;
         {images}) list="images" ;;

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use croze_client::v1::{
-    CreateContainerRequest, CreateContainerResponse, Entrypoint, ErrorKind, ResolveImageRequest, Resources,
+    CreateContainerRequest, CreateContainerResponse, Entrypoint, ErrorKind, PullResult, ResolveImageRequest,
+    Resources,
 };
 use croze_client::{Client, Error};
 
@@ -91,37 +92,75 @@ async fn ensure_image(
     match policy {
         PullPolicy::Never => return Ok(()),
         PullPolicy::Always => {}
-        PullPolicy::Missing => {
-            let resolved = client
-                .images()
-                .resolve_image(ResolveImageRequest {
-                    image: image.to_owned(),
-                })
-                .await;
-            match resolved.map_err(Error::from) {
-                // One for another platform than the one that is asked for is as good as none.
-                Ok(resolved) => match source.platform {
-                    Some(wanted) if resolved.get_ref().platform != wanted => {}
-                    _ => return Ok(()),
-                },
-                Err(error) if error.kind() == Some(ErrorKind::NotFound) => {
-                    if !quiet {
-                        output::notice(&format!("Unable to find image '{image}' locally"));
-                    }
-                }
-                Err(error) => return Err(error.into()),
+        PullPolicy::Missing => match here(client, source).await? {
+            Here::Fitting => return Ok(()),
+            Here::Other => {}
+            Here::Missing if quiet => {}
+            Here::Missing => output::notice(&format!("Unable to find image '{image}' locally")),
+        },
+        PullPolicy::Newer => {
+            if here(client, source).await? == Here::Fitting {
+                return refresh(client, source, quiet).await;
             }
         }
     }
     let result = images::fetch(client, source, quiet).await?;
-    if !quiet {
-        output::notice(&format!(
-            "{}: {}",
-            result.reference,
-            crate::progress::summary(&result)
-        ));
+    tell(&result, quiet);
+    Ok(())
+}
+
+/// Which image of the name is on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Here {
+    /// One that will do.
+    Fitting,
+    /// One for another platform than the one that is asked for, which is as good as none.
+    Other,
+    /// None.
+    Missing,
+}
+
+async fn here(client: &Client, source: &Source<'_>) -> Result<Here, Failure> {
+    let request = ResolveImageRequest {
+        image: source.image.to_owned(),
+    };
+    match client.images().resolve_image(request).await.map_err(Error::from) {
+        Ok(resolved) => Ok(match source.platform {
+            Some(wanted) if resolved.get_ref().platform != wanted => Here::Other,
+            _ => Here::Fitting,
+        }),
+        Err(error) if error.kind() == Some(ErrorKind::NotFound) => Ok(Here::Missing),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Fetches what the registry has by now. If that fails, what is here is used, and the user told.
+async fn refresh(client: &Client, source: &Source<'_>, quiet: bool) -> Result<(), Failure> {
+    match images::fetch(client, source, true).await {
+        Ok(result) if result.up_to_date => {}
+        Ok(result) => tell(&result, quiet),
+        // This program itself was interrupted, or cannot reach the daemon, where there is no kind.
+        Err(failure) if failure.kind().is_some() => {
+            output::notice(&format!(
+                "warning: cannot see whether there is a newer {}, going on with the one that is here: {}",
+                source.image,
+                failure.message()
+            ));
+        }
+        Err(failure) => return Err(failure),
     }
     Ok(())
+}
+
+fn tell(result: &PullResult, quiet: bool) {
+    if quiet {
+        return;
+    }
+    output::notice(&format!(
+        "{}: {}",
+        result.reference,
+        crate::progress::summary(result)
+    ));
 }
 
 /// The daemon's request for these arguments.

@@ -1,12 +1,13 @@
 //! `pull`, `images`, `rmi`.
 
+use std::collections::HashMap;
 use std::pin::pin;
 
 use croze_client::v1::{
-    Filter, ImageSummary, ListImagesRequest, PullRequest, PullResult, RemoveImageRequest, TagImageRequest,
-    pull_event,
+    Filter, ImageSummary, ListImagesRequest, ListSourcesRequest, PullRequest, PullResult,
+    RegistryCredentials, RemoveImageRequest, TagImageRequest, pull_event,
 };
-use croze_client::{Client, Error};
+use croze_client::{Client, Error, Reference};
 use jiff::Timestamp;
 
 use crate::args::{ImagesArgs, PullArgs, RmiArgs, TagArgs};
@@ -61,6 +62,7 @@ pub(super) async fn fetch(client: &Client, source: &Source<'_>, quiet: bool) -> 
         reference: source.image.to_owned(),
         platform: source.platform.unwrap_or_default().to_owned(),
         credentials: credentials::for_image(source.image, source.creds).await?,
+        mirror_credentials: for_mirrors(client, source.image).await?,
     };
     let mut events = client
         .images()
@@ -90,6 +92,29 @@ pub(super) async fn fetch(client: &Client, source: &Source<'_>, quiet: bool) -> 
         expected: "the result of the pull",
     }
     .into())
+}
+
+/// What is kept for the mirrors that the daemon asks first, by their names.
+async fn for_mirrors(client: &Client, image: &str) -> Result<HashMap<String, RegistryCredentials>, Failure> {
+    let Ok(reference) = image.parse::<Reference>() else {
+        // The daemon says what is wrong with it.
+        return Ok(HashMap::new());
+    };
+    let request = ListSourcesRequest {
+        reference: image.to_owned(),
+    };
+    let registries = match client.images().list_sources(request).await {
+        Ok(sources) => sources.into_inner().registries,
+        // A daemon that does not know of mirrors has none.
+        Err(_) => Vec::new(),
+    };
+    let mut found = HashMap::new();
+    for mirror in registries.iter().filter(|name| *name != reference.domain()) {
+        if let Some(kept) = credentials::kept(mirror, reference.path()).await? {
+            found.insert(mirror.clone(), kept);
+        }
+    }
+    Ok(found)
 }
 
 /// docker's tables: without digests, and with them.

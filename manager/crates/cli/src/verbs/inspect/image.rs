@@ -109,6 +109,7 @@ mod tests {
             config_json: br#"{"config":{"Cmd":["sh"]},"history":[{"comment":"imported"}]}"#
                 .to_vec()
                 .into(),
+            ..InspectImageResponse::default()
         });
         assert_eq!(value["RepoTags"], json!(["a:1"]));
         assert_eq!(value["RepoDigests"], json!(["a@sha256:00"]));
