@@ -72,7 +72,7 @@ case ${1:-} in
         ;;
     tests)
         name=setup-tests
-        install_packages podman=podman dockerd=docker.io docker=docker.io ctr=containerd runc=runc crun=crun skopeo=skopeo umoci=umoci \
+        install_packages podman=podman dockerd=docker.io docker=docker.io ctr=containerd runc=runc crun=crun skopeo=skopeo umoci=umoci buildah=buildah \
             docker-registry=docker-registry openssl=openssl debootstrap=debootstrap busybox=busybox-static iptables=iptables ip=iproute2 \
             tmux=tmux curl=curl igzip=isal unshare=util-linux jq=jq strace=strace cc=gcc /usr/include/seccomp.h=libseccomp-dev \
             /usr/share/containers/seccomp.json=golang-github-containers-common

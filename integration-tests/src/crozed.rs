@@ -29,6 +29,8 @@ pub struct Crozed<'scene> {
     /// The process id of the sleeper of the network namespace it runs in; `None`: the machine's own, where it makes no bridge.
     namespace: RefCell<Option<i32>>,
     process: RefCell<Option<Process>>,
+    /// What the daemon finds in its environment besides.
+    environment: RefCell<Vec<(String, String)>>,
 }
 
 impl<'scene> Crozed<'scene> {
@@ -102,6 +104,7 @@ impl<'scene> Crozed<'scene> {
             socket: storage.join("croze.sock"),
             namespace: RefCell::new(None),
             process: RefCell::new(None),
+            environment: RefCell::default(),
         }
     }
 
@@ -118,6 +121,14 @@ impl<'scene> Crozed<'scene> {
     /// The disk fails.
     pub fn configure(&self, configuration: &str) -> Result<()> {
         Ok(std::fs::write(&self.configuration, configuration)?)
+    }
+
+    /// Sets the variables that the next [`Crozed::launch`] gives the daemon besides this process's own.
+    pub fn set_environment(&self, variables: &[(&str, &str)]) {
+        let owned = variables
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        self.environment.replace(owned.collect());
     }
 
     /// A daemon over these directories that is not started yet: see [`Crozed::launch`].
@@ -173,6 +184,12 @@ impl<'scene> Crozed<'scene> {
             .arg(&self.runtime)
             .arg("--config")
             .arg(&self.configuration);
+        command.envs(
+            self.environment
+                .borrow()
+                .iter()
+                .map(|(name, value)| (name, value)),
+        );
         let process = self.scene.start_daemon(command)?;
         wait_until("crozed answered", Duration::from_secs(20), || {
             if let Some(ended) = process.ended() {

@@ -9,6 +9,7 @@
 //!  ├─ TokenServer  hands out signed tokens for a registry that wants them
 //!  ├─ Hostile      a registry that serves exactly the bytes a test wants
 //!  ├─ SlowProxy    a slow network before a registry
+//!  ├─ FaultyProxy  a broken network before a registry
 //!  ├─ Tmpfs        a small file system, to be filled
 //!  ├─ ImageLayout  an OCI image layout made from directories, pushed by skopeo
 //!  ├─ Crozed       the daemon under directories of its own, and the CLI that talks to it
@@ -32,6 +33,7 @@ mod bundle;
 mod containerd;
 mod crozed;
 mod debian;
+mod faulty;
 mod host;
 mod hostile;
 mod image;
@@ -58,6 +60,7 @@ pub use bundle::{Bundle, populate_rootfs};
 pub use containerd::Containerd;
 pub use crozed::Crozed;
 pub use debian::Debian;
+pub use faulty::{Answered, Fault, FaultyProxy, Rule};
 pub use host::{cgroup_directories, cgroup_file, cgroups_are_unified, is_alive, process_ids_in_cgroup};
 pub use hostile::{Hostile, Reply};
 pub use image::{ImageLayout, LayerBuilder, digest};
