@@ -15,6 +15,7 @@ mod images;
 mod lifecycle;
 mod limits;
 mod makers;
+mod operations;
 mod options;
 mod pulling;
 mod registries;

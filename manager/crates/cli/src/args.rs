@@ -8,6 +8,7 @@ mod headings;
 mod listing;
 mod network;
 mod nouns;
+mod operations;
 mod options;
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ pub(crate) use listing::{
 };
 pub(crate) use network::{NetworkArgs, NetworkVerb, NetworkVerbArgs, PortArgs};
 pub(crate) use nouns::{ContainerVerb, ImageVerb, SystemVerb};
+pub(crate) use operations::{OperationVerb, OperationVerbArgs};
 pub(crate) use options::OptionArgs;
 
 /// Behind each verb's own options, and before its help.
@@ -102,6 +104,8 @@ pub(crate) enum Verb {
     Port(PortArgs),
     /// Look at networks
     Network(NetworkVerbArgs),
+    /// See, watch and cancel what the daemon is doing for its clients
+    Operation(OperationVerbArgs),
     /// Show everything about containers or images, as a JSON array
     Inspect(InspectArgs),
     /// Show what happens, one line per event, until interrupted

@@ -49,6 +49,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "info",
             "version",
             "events",
+            "operation",
             "daemon",
             "completion",
             "system",

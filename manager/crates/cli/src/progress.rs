@@ -122,12 +122,18 @@ impl Drop for Bars {
     }
 }
 
+/// With the rate and the time left.
+const WIDEST: &str = "{prefix} {msg:12} [{bar:25}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 const WIDE: &str = "{prefix} {msg:12} [{bar:25}] {bytes}/{total_bytes}";
 /// For terminals in which the wide one would be broken: a broken line cannot be drawn over.
 const NARROW: &str = "{prefix} {msg:12} {percent:>3}%";
 
 fn template(columns: u16) -> &'static str {
-    if columns < 80 { NARROW } else { WIDE }
+    match columns {
+        0..80 => NARROW,
+        80..110 => WIDE,
+        110.. => WIDEST,
+    }
 }
 
 fn words(phase: PullPhase) -> &'static str {
@@ -189,7 +195,7 @@ mod tests {
 
     #[test]
     fn every_template_parses() {
-        for template in [WIDE, NARROW, "{prefix} {msg}"] {
+        for template in [WIDEST, WIDE, NARROW, "{prefix} {msg}"] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }

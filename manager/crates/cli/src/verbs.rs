@@ -15,6 +15,7 @@ mod login;
 mod logs;
 mod man;
 mod networks;
+mod operations;
 mod options;
 mod ps;
 mod run;
@@ -84,6 +85,7 @@ async fn dispatch(client: &Client, verb: Verb) -> Result<u8, Failure> {
         Verb::Wait(args) => containers::wait(client, &args).await,
         Verb::Port(args) => networks::port(client, &args).await,
         Verb::Network(args) => networks::network(client, &args.verb).await,
+        Verb::Operation(args) => operations::operation(client, &args.verb).await,
         Verb::Inspect(args) => inspect::inspect(client, &args).await,
         Verb::Tag(args) => images::tag(client, &args).await,
         Verb::History(args) => layers::history(client, &args).await,

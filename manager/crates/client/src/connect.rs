@@ -7,6 +7,7 @@ use croze_proto::v1::VersionRequest;
 use croze_proto::v1::containers_client::ContainersClient;
 use croze_proto::v1::images_client::ImagesClient;
 use croze_proto::v1::networks_client::NetworksClient;
+use croze_proto::v1::operations_client::OperationsClient;
 use croze_proto::v1::system_client::SystemClient;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -104,6 +105,12 @@ impl Client {
     #[must_use]
     pub fn images(&self) -> ImagesClient<Channel> {
         ImagesClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// What the daemon is doing for its clients.
+    #[must_use]
+    pub fn operations(&self) -> OperationsClient<Channel> {
+        OperationsClient::new(self.channel.clone())
     }
 
     /// The daemon's containers.

@@ -20,9 +20,12 @@ use crate::status::refuse;
 use crate::{Door, decode, encode};
 
 /// Messages of one pull that wait for the client.
-const EVENTS_IN_FLIGHT: usize = 16;
+pub(crate) const EVENTS_IN_FLIGHT: usize = 16;
 /// Progress is told this often: a layer's bytes change many thousand times a second.
-const REPORT_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+/// What a client was told last of each layer.
+pub(crate) type Told = HashMap<Digest, (LayerState, u64)>;
 
 #[tonic::async_trait]
 impl Images for Door {
@@ -160,7 +163,7 @@ async fn report(
     let result = operation.result();
     tokio::pin!(result);
     let resolving = message(&asked, v1::PullPhase::Resolving, 0, 0);
-    if events.send(Ok(resolving)).await.is_err() {
+    if events.send(Ok(event(resolving))).await.is_err() {
         return;
     }
     let mut tick = tokio::time::interval(REPORT_EVERY);
@@ -171,8 +174,8 @@ async fn report(
             _ = tick.tick() => None,
         };
         let state = progress.borrow_and_update().clone();
-        for event in changes(&mut told, &state) {
-            if events.send(Ok(event)).await.is_err() {
+        for change in changes(&mut told, &state) {
+            if events.send(Ok(event(change))).await.is_err() {
                 return;
             }
         }
@@ -207,7 +210,7 @@ fn finished(result: croze_model::Result<Pulled>) -> Result<v1::PullEvent, Status
 }
 
 /// One message for every layer whose state is not the one that was told last.
-fn changes(told: &mut HashMap<Digest, (LayerState, u64)>, state: &PullState) -> Vec<v1::PullEvent> {
+pub(crate) fn changes(told: &mut Told, state: &PullState) -> Vec<v1::PullProgress> {
     if state.phase == PullPhase::Resolving {
         return Vec::new();
     }
@@ -221,7 +224,7 @@ fn changes(told: &mut HashMap<Digest, (LayerState, u64)>, state: &PullState) -> 
     messages
 }
 
-fn layer_message(layer: &LayerProgress) -> v1::PullEvent {
+fn layer_message(layer: &LayerProgress) -> v1::PullProgress {
     let phase = match layer.state {
         LayerState::Waiting => v1::PullPhase::Waiting,
         LayerState::Downloading => v1::PullPhase::Fetching,
@@ -232,14 +235,18 @@ fn layer_message(layer: &LayerProgress) -> v1::PullEvent {
     message(&layer.digest.to_string(), phase, layer.received, layer.total)
 }
 
-fn message(item: &str, phase: v1::PullPhase, current_bytes: u64, total_bytes: u64) -> v1::PullEvent {
+fn message(item: &str, phase: v1::PullPhase, current_bytes: u64, total_bytes: u64) -> v1::PullProgress {
+    v1::PullProgress {
+        item: item.to_owned(),
+        phase: phase.into(),
+        current_bytes,
+        total_bytes,
+    }
+}
+
+fn event(progress: v1::PullProgress) -> v1::PullEvent {
     v1::PullEvent {
-        event: Some(v1::pull_event::Event::Progress(v1::PullProgress {
-            item: item.to_owned(),
-            phase: phase.into(),
-            current_bytes,
-            total_bytes,
-        })),
+        event: Some(v1::pull_event::Event::Progress(progress)),
     }
 }
 

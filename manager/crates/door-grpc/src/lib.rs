@@ -16,6 +16,7 @@ mod decode;
 mod encode;
 mod images;
 mod networks;
+mod operations;
 mod options;
 mod presence;
 mod status;
@@ -29,6 +30,7 @@ use croze_proto::API_DESCRIPTORS;
 use croze_proto::v1::containers_server::ContainersServer;
 use croze_proto::v1::images_server::ImagesServer;
 use croze_proto::v1::networks_server::NetworksServer;
+use croze_proto::v1::operations_server::OperationsServer;
 use croze_proto::v1::system_server::SystemServer;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -69,6 +71,7 @@ pub async fn serve(
         .add_service(ImagesServer::new(door.clone()))
         .add_service(ContainersServer::new(door.clone()))
         .add_service(NetworksServer::new(door.clone()))
+        .add_service(OperationsServer::new(door.clone()))
         .add_service(SystemServer::new(door))
         .serve_with_incoming_shutdown(presence::watched(UnixListenerStream::new(listener)), shutdown)
         .await

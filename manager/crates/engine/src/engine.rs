@@ -17,6 +17,7 @@ use tokio::sync::{RwLock, broadcast};
 use crate::events::{Bus, Event};
 use crate::locks::Locks;
 use crate::network::NetworkSettings;
+use crate::operations::Operations;
 use crate::unsettled::Unsettled;
 use crate::waiting::Waiting;
 
@@ -70,6 +71,7 @@ struct Inner {
     containers: Containers,
     networks: Networks,
     bus: Bus,
+    operations: Operations,
     locks: Locks,
     waiting: Waiting,
     unsettled: Arc<Unsettled>,
@@ -118,6 +120,7 @@ impl Engine {
             containers,
             networks,
             bus: Bus::default(),
+            operations: Operations::default(),
             locks: Locks::default(),
             waiting: Waiting::default(),
             unsettled: Arc::default(),
@@ -161,6 +164,10 @@ impl Engine {
 
     pub(crate) fn networks(&self) -> &Networks {
         &self.inner.networks
+    }
+
+    pub(crate) fn operations(&self) -> &Operations {
+        &self.inner.operations
     }
 
     pub(crate) fn bus(&self) -> &Bus {

@@ -68,7 +68,7 @@ impl Engine {
             mirror_credentials: request.mirror_credentials.clone(),
         };
         let (progress, watched) = Progress::new();
-        let engine = self.clone();
+        let (engine, subject) = (self.clone(), reference.familiar());
         let work = tokio::spawn(async move {
             if hello::is_hello(&reference) {
                 return engine.install_hello().await;
@@ -86,7 +86,10 @@ impl Engine {
             );
             Ok(pulled)
         });
-        Ok(Operation::new(watched, work))
+        let entry = self
+            .operations()
+            .enter("pull", subject, watched.clone(), work.abort_handle());
+        Ok(Operation::new(watched, work, entry))
     }
 
     /// The failure of a pull, with the images here that may have been meant: a registry that has no such repository often asks for a login instead

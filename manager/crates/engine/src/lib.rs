@@ -44,6 +44,7 @@ mod locks;
 mod names;
 mod network;
 mod operation;
+mod operations;
 mod recovery;
 mod rootfs;
 mod undo;
@@ -64,6 +65,7 @@ pub use lifecycle::{
 pub use listing::{ContainersRequest, DiskUse, ImagesRequest, ListedContainer};
 pub use network::NetworkSettings;
 pub use operation::Operation;
+pub use operations::{OperationInfo, Outcome, Watched};
 
 pub use croze_containers::{
     BindMount, CgroupView, Container, CreateRequest, Created, DeviceMapping, Dns, ExecRequest, ExitStatus,
