@@ -17,6 +17,7 @@ mod limits;
 mod makers;
 mod operations;
 mod options;
+mod policies;
 mod pulling;
 mod registries;
 mod rights;
