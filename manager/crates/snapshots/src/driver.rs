@@ -15,12 +15,13 @@
 //! file system that takes neither (overlayfs itself) is refused when a layer with whiteouts is unpacked.
 
 use std::collections::HashSet;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use croze_layers::LayerTree;
 use croze_model::Result;
-use nix::mount::{MsFlags, mount};
+use croze_sys::mount::{AttributeChange, Attributes, Depth};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
 use serde::{Deserialize, Serialize};
@@ -149,25 +150,108 @@ impl Snapshots {
     }
 }
 
-/// Binds a copy's directory.
+/// Binds a copy's directory, with none of the attributes of the file system that it lies on: hardening of `/var` is not the container's, and an overlay
+/// would not have them either.
 pub(crate) fn mount_copy(id: &str, upper: &Path, target: &Path, access: Access) -> Result<(), SnapshotError> {
-    let failed = |step: &'static str| {
-        move |errno: nix::Error| SnapshotError::Mount {
-            id: id.to_owned(),
-            target: target.to_owned(),
-            step,
-            source: errno.into(),
+    let bound = match bind_detached(upper, target, access) {
+        // No new mount API, no mount_setattr (before 5.12), or a filter that forbids them.
+        Err((_, error)) if matches!(error.errno, Errno::NOSYS | Errno::PERM) => {
+            bind_in_place(upper, target, access)
         }
+        bound => bound,
     };
-    let none = None::<&str>;
-    mount(Some(upper), target, none, MsFlags::MS_BIND, none).map_err(failed("bind its directory"))?;
-    if access == Access::ReadWrite {
-        return Ok(());
-    }
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    mount(none, target, none, flags, none).map_err(|errno| {
-        // Nobody may find it writable.
-        nix::mount::umount(target).ok();
-        failed("forbid writing")(errno)
+    bound.map_err(|(step, error)| SnapshotError::Mount {
+        id: id.to_owned(),
+        target: target.to_owned(),
+        step,
+        source: error.into(),
     })
+}
+
+/// What failed, and why.
+type Refused = (&'static str, croze_sys::Error);
+
+const BIND: &str = "bind its directory";
+const ATTRIBUTES: &str = "give it mount attributes of its own";
+
+/// What the mount of a copy has.
+fn attributes(access: Access) -> Attributes {
+    match access {
+        Access::ReadWrite => Attributes::NONE,
+        Access::ReadOnly => Attributes::READ_ONLY,
+    }
+}
+
+/// Nobody sees the mount before its attributes are right.
+fn bind_detached(upper: &Path, target: &Path, access: Access) -> std::result::Result<(), Refused> {
+    let at = |step| move |error| (step, error);
+    let (source, target) = (open(upper)?, open(target)?);
+    let tree = croze_sys::mount::clone_at(&source, Depth::One).map_err(at(BIND))?;
+    let change = AttributeChange {
+        set: attributes(access),
+        clear: Attributes::NO_SUID
+            .with(Attributes::NO_DEV)
+            .with(Attributes::NO_EXEC),
+        ..AttributeChange::default()
+    };
+    croze_sys::mount::set_attributes(&tree, &change, Depth::One).map_err(at(ATTRIBUTES))?;
+    croze_sys::mount::attach(&tree, &target).map_err(at(BIND))
+}
+
+/// The same with `mount(2)`, which can only change what is attached.
+fn bind_in_place(upper: &Path, target: &Path, access: Access) -> std::result::Result<(), Refused> {
+    croze_sys::mount::bind_on(open(upper)?, open(target)?, Depth::One).map_err(|error| (BIND, error))?;
+    let changed = open(target).and_then(|mounted| {
+        croze_sys::mount::remount(&mounted, attributes(access)).map_err(|error| (ATTRIBUTES, error))
+    });
+    changed.inspect_err(|_| {
+        // Nobody may find it writable.
+        croze_sys::mount::detach(target).ok();
+    })
+}
+
+fn open(path: &Path) -> std::result::Result<OwnedFd, Refused> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|errno| ("open what is mounted", croze_sys::Error::new("open", errno)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::mount::{MsFlags, mount};
+
+    use super::*;
+    use crate::mount::tests::isolated;
+
+    #[test]
+    fn a_copy_has_no_attributes_of_the_file_system_below_it() {
+        isolated(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let hardened = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+            mount(Some("tmpfs"), dir.path(), Some("tmpfs"), hardened, None::<&str>).unwrap();
+            let (upper, target) = (dir.path().join("upper"), dir.path().join("target"));
+            fs::create_dir(&upper).unwrap();
+            fs::create_dir(&target).unwrap();
+            let seen = |path: &Path| croze_sys::mount::attributes_of(open(path).unwrap()).unwrap();
+            let inherited = Attributes::NO_SUID
+                .with(Attributes::NO_DEV)
+                .with(Attributes::NO_EXEC);
+            assert_eq!(seen(&upper), inherited);
+            for access in [Access::ReadWrite, Access::ReadOnly] {
+                let check = |way: &str| {
+                    assert_eq!(seen(&target), attributes(access), "{way}, {access:?}");
+                    croze_sys::mount::detach(&target).unwrap();
+                };
+                mount_copy("c", &upper, &target, access).unwrap();
+                check("as it is mounted");
+                bind_detached(&upper, &target, access).unwrap();
+                check("detached");
+                bind_in_place(&upper, &target, access).unwrap();
+                check("in place");
+            }
+            assert_eq!(seen(&upper), inherited);
+        });
+    }
 }
