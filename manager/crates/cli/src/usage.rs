@@ -30,7 +30,9 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
             }
         }
         _ => {
-            let verbs = verbs(std::env::args().skip(1));
+            // What is no text is no verb, and is shown as it can be.
+            let words_given = std::env::args_os().skip(1);
+            let verbs = verbs(words_given.map(|word| word.to_string_lossy().into_owned()));
             let (said, hint) = words(error, &verbs);
             output::error(&said);
             if let Some(hint) = hint {

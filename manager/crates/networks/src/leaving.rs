@@ -9,6 +9,7 @@
 //! that but who wants what it holds. The same container's next connection does, an address that is not free yet, and the daemon's end. Until all
 //! is done the record stays: what a killed daemon has not come to is found by recovery.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{MutexGuard, PoisonError};
 
 use croze_model::ContainerId;
@@ -73,6 +74,10 @@ impl Networks {
 
     /// Gives what is left to do; `None`: it is not connected, or somebody else has freed them.
     fn free_ports(&self, id: &ContainerId) -> Option<Endpoint> {
+        let mut way_back = WayBack {
+            networks: self,
+            id: None,
+        };
         let (endpoint, child) = {
             // Whoever is at it shall be done with this half.
             let busy = |state: &mut State| state.leaving.contains(id) && !self.table().gone.contains(id);
@@ -83,6 +88,7 @@ impl Networks {
                 .unwrap_or_else(PoisonError::into_inner);
             let endpoint = self.endpoint(id)?;
             state.leaving.insert(id.clone());
+            way_back.id = Some(id);
             state.inherited.claim(id);
             state.pending.remove(id);
             state.served.remove(id);
@@ -97,6 +103,7 @@ impl Networks {
         }
         let state = self.state();
         self.table_mut().gone.insert(id.clone());
+        way_back.id = None;
         drop(state);
         self.inner.left.notify_all();
         Some(endpoint)
@@ -117,7 +124,11 @@ impl Networks {
                 note(&endpoint.container, namespace::remove(&endpoint.namespace));
             }
             for endpoint in &departures {
-                self.clear(endpoint);
+                let cleared = catch_unwind(AssertUnwindSafe(|| self.clear(endpoint)));
+                if cleared.is_err() {
+                    // The panic is in the log; whoever waits shall not wait for ever.
+                    self.has_left(endpoint);
+                }
             }
         }
     }
@@ -137,6 +148,16 @@ impl Networks {
         if let Some(up) = &mut state.up {
             // Brought up since the beginning of this, it has been told of these ports.
             note(id, up.filter.withdraw(&mappings(endpoint)));
+        }
+        drop(state);
+        self.has_left(endpoint);
+    }
+
+    /// Its addresses are free, and nobody waits for it any more.
+    fn has_left(&self, endpoint: &Endpoint) {
+        let id = &endpoint.container;
+        let mut state = self.state();
+        if let Some(up) = &mut state.up {
             up.pool.free(endpoint.ipv4.address);
             if let (Some(pool), Some(ipv6)) = (&mut up.pool6, endpoint.ipv6) {
                 pool.free(ipv6.address);
@@ -154,5 +175,20 @@ impl Networks {
     fn forget_endpoint(&self, id: &ContainerId) -> Result<()> {
         self.inner.endpoints.remove(id.as_str())?;
         Ok(())
+    }
+}
+
+/// A container whose ports are being freed: should that panic, it may try to leave again.
+struct WayBack<'a> {
+    networks: &'a Networks,
+    id: Option<&'a ContainerId>,
+}
+
+impl Drop for WayBack<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.networks.state().leaving.remove(id);
+            self.networks.inner.left.notify_all();
+        }
     }
 }

@@ -180,12 +180,15 @@ impl Networks {
     /// Addresses, and a place among the endpoints. What is not to be had while containers are leaving is asked for again when they have left.
     fn lease(&self, id: &ContainerId, request: &AttachRequest) -> Result<(Endpoint, u32)> {
         let mut state = self.state();
+        let mut hoped_for: Option<BTreeSet<ContainerId>> = None;
         let (ipv4, ipv6, bridge) = loop {
             self.bring_up(&mut state)?;
-            let others_leave = !state.leaving.is_empty();
+            // Those that leave by now, and no later ones: who asks for what is never free shall not wait for ever.
+            let hope = hoped_for.get_or_insert_with(|| state.leaving.clone());
+            let some_leave = !hope.is_disjoint(&state.leaving);
             let up = state.up.as_mut().ok_or(NetworkError::Interrupted)?;
             match take_both(up, request) {
-                Err(_) if others_leave => {
+                Err(NetworkError::AddressTaken { .. } | NetworkError::NoFreeAddress { .. }) if some_leave => {
                     state = self
                         .inner
                         .left

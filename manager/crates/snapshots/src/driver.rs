@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain;
 use crate::error::SnapshotError;
-use crate::mount::{Access, short_path};
+use crate::mount::{Access, options_are_looked_at, short_path};
 use crate::records::LayerRecord;
 use crate::store::Snapshots;
 use crate::tree;
@@ -99,17 +99,22 @@ impl Snapshots {
             _ => Ok(()),
         };
         let mut held = Vec::new();
-        for (name, keys) in [
-            // The second one is for kernels before 6.8.
-            ("lower", &["lowerdir+", "lowerdir"][..]),
-            ("upper", &["upperdir"]),
-            ("work", &["workdir"]),
-        ] {
+        // Kernels before 6.8 have no `lowerdir+`; those before 6.5 take it, and refuse it later.
+        let lower = if options_are_looked_at() {
+            &["lowerdir+", "lowerdir"][..]
+        } else {
+            &["lowerdir"]
+        };
+        for (name, keys) in [("lower", lower), ("upper", &["upperdir"]), ("work", &["workdir"])] {
             let path = staging.path().join(name);
             let made = std::fs::create_dir(&path).and_then(|()| short_path(&path));
             let Ok((path, file)) = made else {
                 return Ok(());
             };
+            if !options_are_looked_at() && path.as_os_str().as_encoded_bytes().contains(&b',') {
+                // Such a kernel takes no comma this way, and is given none when something is mounted.
+                return Ok(());
+            }
             held.extend(file);
             let mut tries = keys
                 .iter()

@@ -4,6 +4,9 @@
 //! names do not matter. Before that all must fit into one page of options: then the layers get names of one to three digits in a
 //! directory of links, and a thread with a working directory of its own mounts from there.
 //!
+//! Before 6.5 the new API takes any word for overlayfs, and finds only when the mount is made that it means nothing (`fs/fs_context.c`,
+//! `legacy_parse_param`): whether a word is known is asked with one that no overlayfs has.
+//!
 //! A view has no upper layer: its own directory, which only holds the root's metadata, is one more lower layer, and so it can be mounted in many places.
 //!
 //! `index`, `metacopy` and `redirect_dir` are switched off: layers are shared and may be copied, and what a container writes must be
@@ -14,6 +17,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use croze_model::Result;
 use nix::mount::{MsFlags, mount};
@@ -168,7 +172,19 @@ pub(crate) fn short_path(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
     ))
 }
 
+/// Whether overlayfs looks at each option as it is set (Linux 6.5); of a context that is lost afterwards.
+pub(crate) fn options_are_looked_at() -> bool {
+    static LOOKED_AT: OnceLock<bool> = OnceLock::new();
+    *LOOKED_AT.get_or_init(|| {
+        fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+            .is_ok_and(|context| fsconfig_set_string(context.as_fd(), "no-such-option", "x").is_err())
+    })
+}
+
 fn mount_each(plan: &Plan) -> Result<(), Refusal> {
+    if !options_are_looked_at() {
+        return Err(Refusal::Unsupported);
+    }
     let context = match fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
         Ok(context) => context,
         Err(Errno::NOSYS | Errno::PERM) => return Err(Refusal::Unsupported),
