@@ -138,9 +138,9 @@ impl Containers {
     /// Kills what a container runs and waits until nothing of it is left.
     async fn put_down(&self, container: &Container, process: &ProcessIdentity) -> Result<()> {
         match self.put_down_shim(container, process).await {
-            // What it ran had ended by itself, and it left while it was asked.
+            // What it ran had ended by itself, and it left while it was asked; or it was killed, and only we know of the process.
             Err(ContainersError::Shim { .. }) if self.shim_leaves(container).await => {
-                self.put_away_orphan(container).await
+                self.put_down_shim(container, process).await
             }
             other => other,
         }
@@ -158,14 +158,13 @@ impl Containers {
                     Err(error) if is_conflict(&error) => {}
                     Err(error) => return Err(error),
                 }
-                self.await_end(container, link).await
+                self.await_end(container, link).await?;
+                // It has ended, unless the shim was killed before it could kill it.
+                end_process(container, process).await
             }
+            // What its note says may be lost.
             Err(DialError::Absent) => {
-                if observe::signal(process, SIGKILL)
-                    && timeout(END_TIMEOUT, await_process(process)).await.is_err()
-                {
-                    return Err(still_running(container));
-                }
+                end_process(container, process).await?;
                 self.put_away_orphan(container).await
             }
             Err(DialError::Unusable(reason)) => Err(shim_trouble(container, reason)),
@@ -261,6 +260,14 @@ impl Containers {
             }
         }
     }
+}
+
+/// Kills a process of a container if it lives, and waits for its end.
+async fn end_process(container: &Container, process: &ProcessIdentity) -> Result<()> {
+    if observe::signal(process, SIGKILL) && timeout(END_TIMEOUT, await_process(process)).await.is_err() {
+        return Err(still_running(container));
+    }
+    Ok(())
 }
 
 /// Waits until a process has ended; one that is gone has.

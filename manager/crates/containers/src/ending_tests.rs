@@ -17,12 +17,14 @@ use crate::types::Settings;
 /// closes its socket and its connections, and a moment later its process ends.
 struct LeavingShim {
     run_dir: PathBuf,
+    /// What it has prepared. Its note knows nothing of it.
+    prepared: Option<ProcessIdentity>,
     process: std::sync::Mutex<std::process::Child>,
     left: watch::Sender<bool>,
 }
 
 impl LeavingShim {
-    fn begin(run_dir: &Path, id: &ContainerId) -> Arc<Self> {
+    fn begin(run_dir: &Path, id: &ContainerId, prepared: Option<ProcessIdentity>) -> Arc<Self> {
         std::fs::create_dir_all(run_dir).unwrap();
         // Ends when its input does; its arguments are what tells a shim from others.
         let process = std::process::Command::new("sh")
@@ -38,6 +40,7 @@ impl LeavingShim {
         let listener = UnixListener::bind(run_dir.join("shim.sock")).unwrap();
         let shim = Arc::new(Self {
             run_dir: run_dir.to_owned(),
+            prepared,
             process: std::sync::Mutex::new(process),
             left: watch::Sender::new(false),
         });
@@ -73,6 +76,8 @@ impl LeavingShim {
                 }),
                 request::Body::Status(_) => reply::Body::Status(StatusReply {
                     phase: Phase::Created.into(),
+                    pid: self.prepared.as_ref().map_or(0, |process| process.pid),
+                    pid_start_ticks: self.prepared.as_ref().map_or(0, |process| process.start_ticks),
                     ..StatusReply::default()
                 }),
                 request::Body::Start(_) => reply::Body::Failure(Failure {
@@ -105,8 +110,8 @@ async fn receive(stream: &mut UnixStream) -> Option<Request> {
     Request::decode(body.as_slice()).ok()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_shim_that_leaves_while_its_start_is_given_up_has_ended() {
+/// A container whose start fails at a shim that then leaves.
+async fn fail_to_start(prepared: Option<ProcessIdentity>) {
     let dir = tempfile::tempdir().unwrap();
     let store = croze_store::Store::open(&dir.path().join("root")).unwrap();
     let settings = Settings {
@@ -128,7 +133,7 @@ async fn a_shim_that_leaves_while_its_start_is_given_up_has_ended() {
         .create(id.clone(), request, ImageFacts::default())
         .await
         .unwrap();
-    let _shim = LeavingShim::begin(&containers.run_dir(&id), &id);
+    let _shim = LeavingShim::begin(&containers.run_dir(&id), &id, prepared);
 
     let error = containers.start(&id, Path::new("/nowhere")).await.unwrap_err();
     assert!(error.to_string().contains("the runtime was killed"), "{error}");
@@ -138,4 +143,23 @@ async fn a_shim_that_leaves_while_its_start_is_given_up_has_ended() {
         "{:?}",
         container.state
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_leaves_while_its_start_is_given_up_has_ended() {
+    fail_to_start(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_shim_had_prepared_is_killed_though_no_note_tells_of_it() {
+    // Ends by itself only when its input does.
+    let mut command = std::process::Command::new("sh")
+        .args(["-c", "read _"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    fail_to_start(Some(observe::process_of(command.id()))).await;
+    let ended = command.try_wait().unwrap();
+    let signal = ended.and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status));
+    assert_eq!(signal, Some(9), "{ended:?}");
 }

@@ -214,7 +214,12 @@ impl Traces {
 /// The process that is running this.
 #[cfg(test)]
 pub(crate) fn this_process() -> ProcessIdentity {
-    let pid = std::process::id();
+    process_of(std::process::id())
+}
+
+/// The process that has this number now.
+#[cfg(test)]
+pub(crate) fn process_of(pid: u32) -> ProcessIdentity {
     let (_, ticks) = stat(pid.cast_signed()).unwrap();
     identity(pid, ticks)
 }
