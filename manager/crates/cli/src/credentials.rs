@@ -13,6 +13,7 @@
 //! Invariants: a secret is in no message and in no argument of a program; what a file holds besides is kept as it is.
 
 pub(crate) mod auth_file;
+mod directory;
 pub(crate) mod helper;
 
 use std::path::PathBuf;

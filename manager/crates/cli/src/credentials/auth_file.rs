@@ -7,8 +7,7 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown, lchown};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -17,6 +16,7 @@ use croze_client::Reference;
 use croze_client::v1::RegistryCredentials;
 use serde_json::{Map, Value, json};
 
+use crate::credentials::directory::{Directory, Owner, above};
 use crate::credentials::key;
 
 /// The largest file that is read.
@@ -61,14 +61,22 @@ impl AuthFile {
             path: path.to_owned(),
             source,
         };
-        let text = match fs::metadata(path) {
-            Ok(metadata) if metadata.len() > MAX_FILE => {
-                return Err(failed(io::ErrorKind::FileTooLarge.into()));
-            }
-            Ok(_) => fs::read_to_string(path).map_err(failed)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        let file = match File::open(path) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
         };
+        Self::parse(path, file.as_ref())
+    }
+
+    fn parse(path: &Path, file: Option<&File>) -> Result<Self, AuthFileError> {
+        let text = file
+            .map_or(Ok(String::new()), whole)
+            .map_err(|source| AuthFileError::File {
+                call: "read",
+                path: path.to_owned(),
+                source,
+            })?;
         let root = if text.trim().is_empty() {
             Map::new()
         } else {
@@ -86,18 +94,29 @@ impl AuthFile {
     /// Changes the file as it is by now, while nobody else who asks here does: two logins at once are both kept.
     pub(crate) fn change(path: &Path, change: impl FnOnce(&mut Self)) -> Result<(), AuthFileError> {
         let path = resolve(path);
-        let directory = directory_of(&path);
-        make_directory(directory).map_err(|source| AuthFileError::File {
-            call: "make the directory of",
+        let failed = |call| {
+            let path = path.clone();
+            move |source| AuthFileError::File { call, path, source }
+        };
+        let Some(name) = path.file_name() else {
+            return Err(failed("write")(io::ErrorKind::IsADirectory.into()));
+        };
+        let directory = Directory::make(above(&path)).map_err(failed("make the directory of"))?;
+        // Until the end.
+        directory.lock();
+        let old = directory.open(name).map_err(failed("read"))?;
+        // Of the very file that was read: what is in it must not become somebody else's.
+        let owner = old.as_ref().map_or_else(|| directory.owner(), Owner::of);
+        let owner = owner.map_err(failed("read"))?;
+        let mut file = Self::parse(&path, old.as_ref())?;
+        change(&mut file);
+        let text = format!("{:#}\n", Value::Object(file.root));
+        // Readable by its owner only, and whole or not at all.
+        directory.replace(name, owner, &text).map_err(failed("write"))?;
+        directory.sync().map_err(|source| AuthFileError::NotDurable {
             path: path.clone(),
             source,
-        })?;
-        // Held until the end. Where a file system cannot lock, changes are made without.
-        let lock = File::open(directory);
-        let _unlocked = lock.as_ref().map(File::lock);
-        let mut file = Self::read(&path)?;
-        change(&mut file);
-        file.save()
+        })
     }
 
     /// Where it is.
@@ -177,23 +196,15 @@ impl AuthFile {
         auths.retain(|name, _| !is_for(name, registry));
         auths.len() < before
     }
+}
 
-    /// Writes the file: readable by its owner only, and whole or not at all.
-    fn save(&self) -> Result<(), AuthFileError> {
-        let (path, directory) = (&self.path, directory_of(&self.path));
-        let text = format!("{:#}\n", Value::Object(self.root.clone()));
-        replace(path, directory, &text).map_err(|source| AuthFileError::File {
-            call: "write",
-            path: path.clone(),
-            source,
-        })?;
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|source| AuthFileError::NotDurable {
-                path: path.clone(),
-                source,
-            })
+fn whole(mut file: &File) -> io::Result<String> {
+    if file.metadata()?.len() > MAX_FILE {
+        return Err(io::ErrorKind::FileTooLarge.into());
     }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Where a file really is: one that symbolic links lead to stays there, also one that is still to be made.
@@ -201,70 +212,11 @@ fn resolve(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
         match fs::read_link(&path) {
-            Ok(target) => path = directory_of(&path).join(target),
+            Ok(target) => path = above(&path).join(target),
             Err(_) => break,
         }
     }
     path
-}
-
-fn directory_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|directory| !directory.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
-}
-
-/// User and group.
-#[derive(Debug, Clone, Copy)]
-struct Owner {
-    uid: u32,
-    gid: u32,
-}
-
-fn owner_of(path: &Path) -> io::Result<Owner> {
-    let metadata = fs::metadata(path)?;
-    Ok(Owner {
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-    })
-}
-
-/// Makes a directory and those above it. Who uses `sudo` may have kept HOME: what root makes there belongs to whom the directory above it
-/// belongs.
-fn make_directory(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let above = directory_of(path);
-    make_directory(above)?;
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Ok(()) if is_root() => {
-            let owner = owner_of(above)?;
-            lchown(path, Some(owner.uid), Some(owner.gid))
-        }
-        made => made,
-    }
-}
-
-/// Puts a new file with this text into the place of `path`, in its directory. Others may be allowed to write there, too: the new file has a
-/// name that nobody can foresee, is never one that is there already, and is private from the beginning.
-fn replace(path: &Path, directory: &Path, text: &str) -> io::Result<()> {
-    let owner = owner_of(path).or_else(|_| owner_of(directory))?;
-    let mut new = tempfile::Builder::new()
-        .prefix(".croze-login-")
-        .tempfile_in(directory)?;
-    if is_root() {
-        fchown(new.as_file(), Some(owner.uid), Some(owner.gid))?;
-    }
-    new.write_all(text.as_bytes())?;
-    new.as_file().sync_all()?;
-    new.persist(path)?;
-    Ok(())
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 /// Whether an entry's name means the whole registry.
@@ -306,6 +258,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    fn is_root() -> bool {
+        rustix::process::geteuid().is_root()
+    }
+
+    fn owner_of(path: &Path) -> io::Result<Owner> {
+        Owner::of(&File::open(path)?)
+    }
 
     fn file(text: &str) -> AuthFile {
         AuthFile {
@@ -433,7 +393,7 @@ mod tests {
         for path in [&new, &home.join(".config")] {
             assert_eq!(owner_of(path).unwrap().uid, alice, "{}", path.display());
         }
-        assert_eq!(directory_of(Path::new("auth.json")), Path::new("."));
+        assert_eq!(above(Path::new("auth.json")), Path::new("."));
     }
 
     #[test]
