@@ -1,6 +1,6 @@
 //! What somebody may have meant by a word that nothing is called.
 
-/// The candidate that is spelled most alike, if one is alike enough to be meant: at most one letter wrong, and one more for every three.
+/// The candidate that is spelled most alike, if one is alike enough to be meant: at most one letter wrong, and one more for every four.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = 1 + word.len() / 4;
     let (distance, nearest) = candidates

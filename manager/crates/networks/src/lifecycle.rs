@@ -51,7 +51,7 @@ impl Networks {
                 .map(Pool::subnet)
                 .collect();
             up.bridge = bridge::ensure(&mut socket, name, &self.inner.mark, mtu, &subnets)?;
-            for endpoint in self.connected() {
+            for endpoint in self.facts().endpoints {
                 note(&endpoint.container, reconnect(&mut socket, &endpoint, up.bridge));
             }
             return up.filter.write();

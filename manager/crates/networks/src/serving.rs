@@ -67,7 +67,11 @@ impl Networks {
                         || address.ip().is_unspecified())
             })
         };
-        let endpoint = table.endpoints.values().find(holds)?;
+        let mut here = table
+            .endpoints
+            .values()
+            .filter(|endpoint| !table.gone.contains(&endpoint.container));
+        let endpoint = here.find(holds)?;
         Some(format!("container {}", endpoint.name))
     }
 
@@ -107,7 +111,7 @@ impl Networks {
             ..endpoint.clone()
         };
         let mut state = self.state();
-        if self.endpoint(id).is_none() {
+        if self.endpoint(id).is_none() || state.leaving.contains(id) {
             // It was taken back meanwhile.
             drop(state);
             note(id, proxy::stop(mark, Some(child)));

@@ -147,7 +147,8 @@ fn facts(info: &InfoResponse) -> Json {
         "ContainersPaused": 0,
         "ContainersStopped": info.containers_stopped,
         "Images": info.images,
-        "Driver": verbs::STORAGE_DRIVER,
+        // docker's name for overlayfs; copies have none of docker's.
+        "Driver": if info.snapshotter == "copy" { &info.snapshotter } else { verbs::STORAGE_DRIVER },
         "DriverStatus": [],
         "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs",
