@@ -11,7 +11,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub enum Fault {
     Cut(u64),
     /// It comes so much later.
     Late(Duration),
-    /// Its body comes in portions of so many bytes, with a rest after each.
+    /// Its body comes in portions of so many bytes, with a rest after each, until other rules hold.
     Drip(usize, Duration),
     /// One bit of the byte at this place of the body is another.
     Flip(u64),
@@ -109,7 +109,10 @@ struct Shared {
     target: SocketAddr,
     stop: AtomicBool,
     rules: Mutex<Vec<Rule>>,
-    answered: Mutex<Vec<Answered>>,
+    /// How often the rules were changed.
+    generation: AtomicU64,
+    /// Shared with the connections, each of which counts in its own.
+    answered: Mutex<Vec<Arc<Mutex<Answered>>>>,
 }
 
 /// A request's head, taken apart.
@@ -133,6 +136,7 @@ impl FaultyProxy {
             target: target.parse().with_context(|| format!("an address: {target}"))?,
             stop: AtomicBool::new(false),
             rules: Mutex::default(),
+            generation: AtomicU64::new(0),
             answered: Mutex::default(),
         });
         let ours = Arc::clone(&shared);
@@ -167,16 +171,18 @@ impl FaultyProxy {
         format!("{}/{name}", self.address())
     }
 
-    /// From now on these rules hold, and what was answered before is forgotten.
+    /// From now on these rules hold, and what was answered before is forgotten. What drips does so no longer.
     pub fn obey(&self, rules: &[Rule]) {
         *lock(&self.shared.rules) = rules.to_vec();
+        self.shared.generation.fetch_add(1, Ordering::SeqCst);
         lock(&self.shared.answered).clear();
     }
 
     /// What was answered since.
     #[must_use]
     pub fn answered(&self) -> Vec<Answered> {
-        lock(&self.shared.answered).clone()
+        let answered = lock(&self.shared.answered);
+        answered.iter().map(|entry| lock(entry).clone()).collect()
     }
 
     /// How many bytes of answers to paths with these words left since.
@@ -213,7 +219,6 @@ impl Shared {
         let mut out = Counting {
             client,
             entry: self.note(&request, from),
-            shared: self,
         };
         match &fault {
             Some(Fault::NoAnswer) => {}
@@ -263,21 +268,22 @@ impl Shared {
         Some(rule.fault.clone())
     }
 
-    fn note(&self, request: &Request, from: Option<u64>) -> usize {
-        let mut answered = lock(&self.answered);
-        answered.push(Answered {
+    fn note(&self, request: &Request, from: Option<u64>) -> Arc<Mutex<Answered>> {
+        let entry = Arc::new(Mutex::new(Answered {
             host: request.host.clone(),
             path: request.path.clone(),
             from,
             authorized: request.header("authorization").is_some(),
             bytes: 0,
-        });
-        answered.len() - 1
+        }));
+        lock(&self.answered).push(Arc::clone(&entry));
+        entry
     }
 
     /// Asks the registry and passes its answer on, changed as the fault says.
     fn relay(&self, request: &Request, fault: Option<&Fault>, out: &mut Counting<'_>) -> Result<()> {
         let server = TcpStream::connect(self.target)?;
+        let generation = self.generation.load(Ordering::SeqCst);
         let path = request.path.strip_prefix(ELSEWHERE).unwrap_or(&request.path);
         let mut asked = format!("{} {path} HTTP/1.1\r\n", request.method);
         for (name, value) in &request.headers {
@@ -297,9 +303,10 @@ impl Shared {
         let mut sent = 0_u64;
         let mut portion = vec![0; PORTION];
         loop {
+            let is_slow = self.generation.load(Ordering::SeqCst) == generation;
             let wanted = match fault {
                 Some(Fault::Cut(most)) => portion.len().min(usize::try_from(most - sent)?),
-                Some(Fault::Drip(length, _)) => portion.len().min(*length),
+                Some(Fault::Drip(length, _)) if is_slow => portion.len().min(*length),
                 _ => portion.len(),
             };
             let length = answer.read(&mut portion[..wanted])?;
@@ -315,7 +322,7 @@ impl Shared {
             }
             out.body(&portion[..length])?;
             sent += length as u64;
-            if let Some(Fault::Drip(_, rest)) = fault {
+            if let (Some(Fault::Drip(_, rest)), true) = (fault, is_slow) {
                 crate::wait::rest(*rest)?;
             }
         }
@@ -398,8 +405,7 @@ impl Request {
 /// The way to the client, on which bytes of the body are counted.
 struct Counting<'a> {
     client: &'a TcpStream,
-    entry: usize,
-    shared: &'a Shared,
+    entry: Arc<Mutex<Answered>>,
 }
 
 impl Counting<'_> {
@@ -408,10 +414,8 @@ impl Counting<'_> {
     }
 
     fn body(&mut self, bytes: &[u8]) -> Result<()> {
-        self.client.write_all(bytes)?;
-        if let Some(answered) = lock(&self.shared.answered).get_mut(self.entry) {
-            answered.bytes += bytes.len() as u64;
-        }
-        Ok(())
+        // Before the client can have seen them.
+        lock(&self.entry).bytes += bytes.len() as u64;
+        Ok(self.client.write_all(bytes)?)
     }
 }

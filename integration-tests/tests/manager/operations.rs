@@ -23,7 +23,7 @@ fn a_pull_is_seen_watched_and_cancelled_by_other_clients() -> Result<()> {
         let proxy = FaultyProxy::before(&registry.address())?;
         let daemon = Crozed::start(scene)?;
         let reference = proxy.reference("app:1");
-        let drip = Rule::always("/blobs/", Fault::Drip(8192, Duration::from_millis(60)));
+        let drip = Rule::always("/blobs/", Fault::Drip(8192, Duration::from_millis(600)));
         proxy.obey(&[drip]);
 
         let id = || -> Result<Option<String>> {
