@@ -10,13 +10,14 @@
 //! registry, whatever the host.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+use crate::server::Server;
 
 /// How much is passed on at once.
 const PORTION: usize = 16 * 1024;
@@ -99,15 +100,13 @@ pub struct Answered {
 /// A listening proxy; it ends with this value.
 #[derive(Debug)]
 pub struct FaultyProxy {
-    port: u16,
+    server: Server,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
 struct Shared {
     target: SocketAddr,
-    stop: AtomicBool,
     rules: Mutex<Vec<Rule>>,
     /// How often the rules were changed.
     generation: AtomicU64,
@@ -130,39 +129,21 @@ impl FaultyProxy {
     /// # Errors
     /// No port can be had, or `target` is no address.
     pub fn before(target: &str) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
             target: target.parse().with_context(|| format!("an address: {target}"))?,
-            stop: AtomicBool::new(false),
             rules: Mutex::default(),
             generation: AtomicU64::new(0),
             answered: Mutex::default(),
         });
         let ours = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("faulty-proxy".to_owned())
-            .spawn(move || {
-                for client in listener.incoming().flatten() {
-                    if ours.stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let shared = Arc::clone(&ours);
-                    // A connection that breaks is what this is for.
-                    std::thread::spawn(move || shared.answer(&client).ok());
-                }
-            })?;
-        Ok(Self {
-            port,
-            shared,
-            thread: Some(thread),
-        })
+        let server = Server::start("faulty-proxy", move |client, ended| ours.answer(client, ended))?;
+        Ok(Self { server, shared })
     }
 
     /// `127.0.0.1:PORT`.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.server.address()
     }
 
     /// The reference of a repository and tag through this proxy.
@@ -194,24 +175,13 @@ impl FaultyProxy {
     }
 }
 
-impl Drop for FaultyProxy {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        // One more connection wakes the listener, so that it sees the flag.
-        drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
-    }
-}
-
 fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
     /// Answers one request and closes.
-    fn answer(&self, client: &TcpStream) -> Result<()> {
+    fn answer(&self, client: &TcpStream, ended: &AtomicBool) -> Result<()> {
         client.set_read_timeout(Some(Duration::from_secs(30)))?;
         let mut request = Request::read(client)?;
         let (seen, from) = (request.path.clone(), request.from());
@@ -247,7 +217,7 @@ impl Shared {
                         .headers
                         .retain(|(name, _)| !name.eq_ignore_ascii_case("range"));
                 }
-                self.relay(&request, fault.as_ref(), &mut out)?;
+                self.relay(&request, fault.as_ref(), &mut out, ended)?;
             }
         }
         client.shutdown(Shutdown::Both)?;
@@ -281,7 +251,13 @@ impl Shared {
     }
 
     /// Asks the registry and passes its answer on, changed as the fault says.
-    fn relay(&self, request: &Request, fault: Option<&Fault>, out: &mut Counting<'_>) -> Result<()> {
+    fn relay(
+        &self,
+        request: &Request,
+        fault: Option<&Fault>,
+        out: &mut Counting<'_>,
+        ended: &AtomicBool,
+    ) -> Result<()> {
         let server = TcpStream::connect(self.target)?;
         let generation = self.generation.load(Ordering::SeqCst);
         let path = request.path.strip_prefix(ELSEWHERE).unwrap_or(&request.path);
@@ -310,7 +286,7 @@ impl Shared {
                 _ => portion.len(),
             };
             let length = answer.read(&mut portion[..wanted])?;
-            if length == 0 || self.stop.load(Ordering::SeqCst) {
+            if length == 0 || ended.load(Ordering::SeqCst) {
                 return Ok(());
             }
             if let Some(Fault::Flip(place)) = fault

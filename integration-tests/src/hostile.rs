@@ -2,15 +2,13 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::image::{ImageLayout, digest};
+use crate::server::Server;
 
 /// One answer to one path.
 #[derive(Clone, Debug)]
@@ -26,9 +24,7 @@ pub struct Reply {
 /// A listening registry; it ends with this value.
 #[derive(Debug)]
 pub struct Hostile {
-    port: u16,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    server: Server,
 }
 
 impl Hostile {
@@ -62,52 +58,18 @@ impl Hostile {
         );
         replies.insert("manifests/latest".to_owned(), reply(media_type, manifest));
         spoil(&mut replies);
-        let replies = replies
+        let replies: HashMap<String, Reply> = replies
             .into_iter()
             .map(|(path, reply)| (format!("/v2/{name}/{path}"), reply))
             .collect();
-        Self::listen(replies)
+        let server = Server::start("hostile", move |client, _| answer(client, &replies))?;
+        Ok(Self { server })
     }
 
     /// `127.0.0.1:PORT`.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    fn listen(replies: HashMap<String, Reply>) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = listener.local_addr()?.port();
-        let stop = Arc::new(AtomicBool::new(false));
-        let (told, replies) = (Arc::clone(&stop), Arc::new(replies));
-        let thread = std::thread::Builder::new()
-            .name("hostile".to_owned())
-            .spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    if told.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let replies = Arc::clone(&replies);
-                    // A client that goes away is its own affair: what it concludes is what the test looks at.
-                    std::thread::spawn(move || answer(&stream, &replies).ok());
-                }
-            })?;
-        Ok(Self {
-            port,
-            stop,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Hostile {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        // One more connection wakes the listener, so that it sees the flag.
-        drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
+        self.server.address()
     }
 }
 

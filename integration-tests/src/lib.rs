@@ -47,6 +47,7 @@ mod registry;
 mod runtime;
 mod scene;
 pub mod seed;
+mod server;
 mod slow;
 pub mod spec;
 mod terminal;

@@ -198,6 +198,26 @@ impl Scene {
         self.run(command)
     }
 
+    /// Compiles a C program of the suite's own with libseccomp, and gives its path.
+    ///
+    /// # Errors
+    /// There is no compiler or no libseccomp, or the program is wrong.
+    pub fn compile(&self, source: &str, name: &str) -> Result<PathBuf> {
+        let program = self.path(name);
+        self.call(&[
+            "cc",
+            "-Wall",
+            "-O1",
+            "-o",
+            &program.to_string_lossy(),
+            source,
+            "-lseccomp",
+        ])?
+        .success()
+        .with_context(|| format!("compiling {source}: `make setup-tests` installs libseccomp-dev"))?;
+        Ok(program)
+    }
+
     fn logs(&self) -> String {
         let mut text = String::new();
         for log in self.logs.borrow().iter() {

@@ -1,13 +1,14 @@
 //! A proxy that lets bytes through slowly, so that what happens while they travel can be met.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+use crate::server::Server;
 
 /// One portion of an answer.
 const PORTION: usize = 8 * 1024;
@@ -15,9 +16,8 @@ const PORTION: usize = 8 * 1024;
 /// A listening proxy; it ends with this value.
 #[derive(Debug)]
 pub struct SlowProxy {
-    port: u16,
+    server: Server,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -25,7 +25,6 @@ struct Shared {
     target: SocketAddr,
     /// Microseconds of rest after each portion of an answer.
     rest: AtomicU64,
-    stop: AtomicBool,
     /// Bytes of answers that went through.
     passed: AtomicU64,
 }
@@ -36,38 +35,20 @@ impl SlowProxy {
     /// # Errors
     /// No port can be had, or `target` is no address.
     pub fn before(target: &str, rest: Duration) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
             target: target.parse().with_context(|| format!("an address: {target}"))?,
             rest: AtomicU64::new(micros(rest)),
-            stop: AtomicBool::new(false),
             passed: AtomicU64::new(0),
         });
         let ours = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("slow-proxy".to_owned())
-            .spawn(move || {
-                for client in listener.incoming().flatten() {
-                    if ours.stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let shared = Arc::clone(&ours);
-                    // A connection that breaks is what this is for.
-                    std::thread::spawn(move || relay(&client, &shared).ok());
-                }
-            })?;
-        Ok(Self {
-            port,
-            shared,
-            thread: Some(thread),
-        })
+        let server = Server::start("slow-proxy", move |client, ended| relay(client, &ours, ended))?;
+        Ok(Self { server, shared })
     }
 
     /// The reference of a repository and tag through this proxy.
     #[must_use]
     pub fn reference(&self, name: &str) -> String {
-        format!("127.0.0.1:{}/{name}", self.port)
+        format!("{}/{name}", self.server.address())
     }
 
     /// Another time of rest from now on.
@@ -82,22 +63,11 @@ impl SlowProxy {
     }
 }
 
-impl Drop for SlowProxy {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        // One more connection wakes the listener, so that it sees the flag.
-        drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
-    }
-}
-
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn relay(client: &TcpStream, shared: &Arc<Shared>) -> Result<()> {
+fn relay(client: &TcpStream, shared: &Shared, ended: &AtomicBool) -> Result<()> {
     let server = TcpStream::connect(shared.target)?;
     let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
     std::thread::spawn(move || {
@@ -108,7 +78,7 @@ fn relay(client: &TcpStream, shared: &Arc<Shared>) -> Result<()> {
     let mut portion = vec![0; PORTION];
     loop {
         let length = from_server.read(&mut portion)?;
-        if length == 0 || shared.stop.load(Ordering::SeqCst) {
+        if length == 0 || ended.load(Ordering::SeqCst) {
             break;
         }
         to_client.write_all(&portion[..length])?;

@@ -7,10 +7,9 @@
 //! | anybody with another password | 401 |
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -21,6 +20,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
 
 use crate::authority::Authority;
+use crate::server::Server;
 
 /// How long docker-registry still takes a token after its end.
 const LEEWAY: u64 = 60;
@@ -28,14 +28,12 @@ const LEEWAY: u64 = 60;
 /// A running token server; it ends with this value.
 #[derive(Debug)]
 pub struct TokenServer {
-    port: u16,
+    server: Server,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    stop: AtomicBool,
     given: AtomicUsize,
     /// Seconds for which the registry takes a new token, whatever its answer says.
     lifetime: AtomicU64,
@@ -58,31 +56,14 @@ impl TokenServer {
             &SystemRandom::new(),
         );
         let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
             given: AtomicUsize::new(0),
             lifetime: AtomicU64::new(300),
             key: key.map_err(|rejected| anyhow::anyhow!("the key is rejected: {rejected}"))?,
             certificate: STANDARD.encode(authority.certificate_der()?),
         });
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = listener.local_addr()?.port();
-        let told = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("tokens".to_owned())
-            .spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    if told.stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    // A client that goes away is its own affair: what it concludes is what the test looks at.
-                    told.answer(&stream).ok();
-                }
-            })?;
-        Ok(Self {
-            port,
-            shared,
-            thread: Some(thread),
-        })
+        let ours = Arc::clone(&shared);
+        let server = Server::start("tokens", move |client, _| ours.answer(client))?;
+        Ok(Self { server, shared })
     }
 
     /// The part of docker-registry's configuration that trusts it.
@@ -90,7 +71,7 @@ impl TokenServer {
     pub fn configuration(&self, authority: &Authority<'_>) -> String {
         format!(
             "auth:\n  token:\n    realm: http://127.0.0.1:{}/token\n    service: {service}\n    issuer: {service}\n    rootcertbundle: {}\n",
-            self.port,
+            self.server.port(),
             authority.certificate().display(),
             service = Self::SERVICE,
         )
@@ -105,17 +86,6 @@ impl TokenServer {
     /// From now on the registry takes a token for so long only, while the client is told that it lasts.
     pub fn shorten(&self, lifetime: Duration) {
         self.shared.lifetime.store(lifetime.as_secs(), Ordering::SeqCst);
-    }
-}
-
-impl Drop for TokenServer {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        // One more connection wakes the listener, so that it sees the flag.
-        drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
     }
 }
 

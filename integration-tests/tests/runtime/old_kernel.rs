@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use croze_integration_tests::{Ended, Runtime, Scene};
 
 use crate::is_croze;
@@ -33,20 +33,8 @@ fn the_suite_passes_without_new_system_calls() -> Result<()> {
         if !is_croze(&runtime) || std::env::var_os("OLD_KERNEL_RUNS").is_some() {
             return Ok(());
         }
-        let program = scene.path("croze-rt-on-an-old-kernel");
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/runtime/old_kernel.c");
-        scene
-            .call(&[
-                "cc",
-                "-Wall",
-                "-O1",
-                "-o",
-                &program.to_string_lossy(),
-                source,
-                "-lseccomp",
-            ])?
-            .success()
-            .context("compiling old_kernel.c: `make setup-tests` installs libseccomp-dev")?;
+        let program = scene.compile(source, "croze-rt-on-an-old-kernel")?;
         refuses(scene, &program)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--test-threads", "1"]).args(AGAIN);

@@ -18,19 +18,7 @@ pub(crate) struct Peer<'scene> {
 impl<'scene> Peer<'scene> {
     pub(crate) fn build(scene: &'scene Scene) -> Result<Self> {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/seccomp/peer.c");
-        let program = scene.path("peer");
-        scene
-            .call(&[
-                "cc",
-                "-Wall",
-                "-O1",
-                "-o",
-                &program.to_string_lossy(),
-                source,
-                "-lseccomp",
-            ])?
-            .success()
-            .context("compiling peer.c: `make setup-tests` installs libseccomp-dev")?;
+        let program = scene.compile(source, "peer")?;
         Ok(Self { scene, program })
     }
 
