@@ -237,3 +237,68 @@ fn root_of_a_user_namespace_adds_processes() -> Result<()> {
         Ok(())
     })
 }
+
+/// It is the same with a pid namespace that is joined: what runs on the host's behalf stays out of it, where its processes could not see it.
+#[test]
+fn hooks_stay_outside_of_a_pid_namespace_that_is_joined() -> Result<()> {
+    Scene::play(|scene| {
+        let runtime = Runtime::new(scene)?;
+        let home = scene.new_directory("run")?;
+        let log = home.join("log");
+        let mut asked = config(&["/probe", "wait"], &json!([]));
+        let namespaces =
+            |pid: &Value| json!([{ "type": "mount" }, pid, { "type": "ipc" }, { "type": "uts" }]);
+        asked["linux"]["namespaces"] = namespaces(&json!({ "type": "pid" }));
+        for maps in ["uidMappings", "gidMappings"] {
+            asked["linux"][maps] = Value::Null;
+        }
+        let first = Bundle::new(scene, "first", &asked)?;
+        let target = home.join("pid");
+        asked["linux"]["namespaces"] = namespaces(&json!({ "type": "pid", "path": target }));
+        let kinds = ["prestart", "createRuntime", "poststart", "poststop"];
+        asked["hooks"] = json!({});
+        for kind in kinds {
+            let script = format!(
+                "cat > /dev/null; echo {kind} $(readlink /proc/self/ns/pid) >> {}",
+                log.display()
+            );
+            asked["hooks"][kind] =
+                json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"] }]);
+        }
+        let second = Bundle::new(scene, "second", &asked)?;
+        let script = "set -e
+            \"$0\" --root \"$5\" run --detach --pid-file \"$5/pid-of-first\" --bundle \"$1\" \"$3\" </dev/null >/dev/null 2>&1
+            ln -s \"/proc/$(cat \"$5/pid-of-first\")/ns/pid\" \"$5/pid\"
+            \"$0\" --root \"$5\" run --detach --pid-file \"$5/pid-of-second\" --bundle \"$2\" \"$4\" </dev/null >/dev/null
+            echo \"second $(readlink \"/proc/$(cat \"$5/pid-of-second\")/ns/pid\")\"
+            \"$0\" --root \"$5\" delete --force \"$4\"
+            \"$0\" --root \"$5\" delete --force \"$3\"
+            readlink /proc/self/ns/pid";
+        for user in [&["--user", "--map-root-user"][..], &["--mount"]] {
+            fs::write(&log, "")?;
+            let mut command = Command::new("unshare");
+            command
+                .args(user)
+                .args(["/bin/sh", "-c", script])
+                .arg(runtime.program())
+                .args([first.directory(), second.directory()])
+                .args([scene.id("first"), scene.id("second")])
+                .arg(&home)
+                .env_remove("USER");
+            let output = scene.run(command)?.success()?;
+            let mut lines = output.stdout.lines();
+            let (inside, outside) = (
+                lines.next().context("the container's")?,
+                lines.next().context("ours")?,
+            );
+            ensure!(
+                inside.starts_with("second pid:[") && !inside.ends_with(outside),
+                "{output}"
+            );
+            let expected: String = kinds.iter().map(|kind| format!("{kind} {outside}\n")).collect();
+            assert_eq!(fs::read_to_string(&log)?, expected, "{user:?}");
+            fs::remove_file(&target)?;
+        }
+        Ok(())
+    })
+}

@@ -1,16 +1,17 @@
-//! The stage that joins a user namespace.
+//! The stage that a process is cloned from which the runtime cannot be the one to clone.
 //!
 //! Whoever is in a user namespace has rights over the namespaces that are made in it. A namespace that is made by `clone3` belongs to the
 //! caller's user namespace, so somebody must be in the joined one before init is cloned, and that cannot be the runtime, which would
-//! not come back out.
+//! not come back out. It is the same with the pid and time namespaces that init is to be born into: the runtime might not have the right
+//! to go back to its own, and its next children, the hooks, would be born in the container's.
 //!
 //! ```text
-//! runtime ──clone──▶ bootstrap: join the user namespace, become its root
+//! runtime ──clone──▶ stage: enter the namespaces, become root of a user namespace that is among them
 //!    │                   └──clone with CLONE_PARENT──▶ init (the runtime's own child)
 //!    ◀── pidfd of init ──┘ ends
 //! ```
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use croze_sys::clone::{self, CloneRequest, Cloned, Parentage};
 use croze_sys::{pidfd, process, socket};
@@ -27,17 +28,29 @@ pub fn clone_in_user_namespace(
     others: &[Opened],
     request: &CloneRequest<'_>,
 ) -> Result<Cloned> {
-    let action = || "prepare to join the user namespace".to_owned();
-    let (here, there) = socket::message_pair().while_doing(action)?;
     // The stage is born in the cgroup, and init inherits it: from within the user namespace it could not be chosen.
+    clone_from_stage(request.cgroup, || clone_inside(user, others, request))
+}
+
+/// Clones a stage, into a cgroup of version 2 if one is given, which clones what is wanted: `clone` is called in it, and makes a
+/// [`Parentage::Sibling`] there.
+///
+/// # Errors
+/// The stage cannot be made, or what `clone` says.
+pub fn clone_from_stage(
+    cgroup: Option<BorrowedFd<'_>>,
+    clone: impl FnOnce() -> Result<Cloned>,
+) -> Result<Cloned> {
+    let action = || "prepare to enter the namespaces".to_owned();
+    let (here, there) = socket::message_pair().while_doing(action)?;
     let stage = CloneRequest {
-        cgroup: request.cgroup,
+        cgroup,
         ..CloneRequest::default()
     };
     match clone::clone3(&stage).while_doing(action)? {
         Cloned::Child => {
             drop(here);
-            match clone_inside(user, others, request) {
+            match clone() {
                 Ok(Cloned::Child) => Ok(Cloned::Child),
                 Ok(Cloned::Parent { pidfd, .. }) => {
                     let sent = socket::send_fds(&there, b"+", &[pidfd.as_fd()]);
@@ -58,7 +71,7 @@ pub fn clone_in_user_namespace(
             let Some(init) = fds.pop() else {
                 let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
                 return Err(Error::Init {
-                    step: "join the user namespace".to_owned(),
+                    step: "enter the namespaces".to_owned(),
                     message,
                 });
             };
@@ -68,7 +81,11 @@ pub fn clone_in_user_namespace(
     }
 }
 
-fn clone_inside(user: &Opened, others: &[Opened], request: &CloneRequest<'_>) -> Result<Cloned> {
+/// To be called in a stage: clones as `request` says, in the stage's cgroup, from within the user namespace.
+///
+/// # Errors
+/// As [`clone_in_user_namespace`].
+pub fn clone_inside(user: &Opened, others: &[Opened], request: &CloneRequest<'_>) -> Result<Cloned> {
     user.join()?;
     let action = || "become root in the joined user namespace (is id 0 mapped?)".to_owned();
     process::set_group(0).while_doing(action)?;

@@ -1,7 +1,7 @@
 //! The runtime's side of making a process: clone it, do what can only be done from outside, hold the conversation.
 //!
 //! ```text
-//! namespaces that only a child can be born into are entered ─ clone3 ─ left again
+//! clone3, from a stage if there are namespaces that only a child can be born into
 //!   └▶ id maps ─ OOM score ─ hard limits ─▶ Proceed ─▶ [hooks ─▶ Proceed] ─▶ Ready
 //! ```
 //!
@@ -57,7 +57,6 @@ pub fn clone_init(
     cgroup: Option<&OwnedFd>,
 ) -> Result<(Child, Locked, Option<OwnedFd>)> {
     let inherited = &mut { inherited };
-    let born = Birthplace::enter(&plan.namespaces, &mut inherited.joined)?;
     let request = CloneRequest {
         namespaces: plan::cloned_namespaces(plan.namespaces.new),
         cgroup: cgroup.map(AsFd::as_fd),
@@ -66,27 +65,35 @@ pub fn clone_init(
     let user = inherited
         .joined
         .iter()
-        .position(|joined| joined.kind == Namespaces::USER);
+        .position(|joined| joined.kind == Namespaces::USER)
+        .map(|index| inherited.joined.remove(index));
+    let is_entered = |opened: &Opened| Birthplace::is_entered(&plan.namespaces, opened.kind);
+    let enters = plan.namespaces.new.contains(Namespaces::TIME) || inherited.joined.iter().any(is_entered);
     let action = || "make the container's first process in its namespaces".to_owned();
-    let cloned = match user {
-        Some(index) => {
-            let user = inherited.joined.remove(index);
-            bootstrap::clone_in_user_namespace(&user, &[], &request)
-        }
-        None => clone_untraceable(&request).while_doing(action),
+    let cloned = if enters || user.is_some() {
+        // Who has joined a user namespace may not choose a cgroup any more.
+        let cgroup = request.cgroup.filter(|_| user.is_some());
+        bootstrap::clone_from_stage(cgroup, || {
+            // Not to be left: the stage ends.
+            drop(Birthplace::enter(&plan.namespaces, &mut inherited.joined)?);
+            match &user {
+                Some(user) => bootstrap::clone_inside(user, &[], &request),
+                None => clone_untraceable(&CloneRequest {
+                    parentage: Parentage::Sibling,
+                    ..request
+                })
+                .while_doing(action),
+            }
+        })
+    } else {
+        clone_untraceable(&request).while_doing(action)
     };
-    match cloned {
-        Ok(Cloned::Child) => {
+    match cloned? {
+        Cloned::Child => {
             drop(held);
             init::run(plan, inherited)
         }
-        Err(error) => {
-            // The error that came first is the one to tell.
-            born.leave().ok();
-            Err(error)
-        }
-        Ok(Cloned::Parent { pid, pidfd }) => {
-            born.leave()?;
+        Cloned::Parent { pid, pidfd } => {
             let Held {
                 locked,
                 socket,
@@ -140,14 +147,16 @@ impl Birthplace {
         }
     }
 
+    /// Whether a namespace of this kind that the plan joins is entered for the clone.
+    fn is_entered(plan: &NamespacePlan, kind: Namespaces) -> bool {
+        let by_child = matches!(kind, Namespaces::USER | Namespaces::MOUNT) || !plan.has(Namespaces::USER);
+        is_by_birth(kind) || !by_child
+    }
+
     fn enter_all(&mut self, plan: &NamespacePlan, joined: &mut Vec<Opened>) -> Result<()> {
-        let by_birth = |kind: Namespaces| matches!(kind, Namespaces::PID | Namespaces::TIME);
-        let stays_outside = |kind: Namespaces| {
-            matches!(kind, Namespaces::USER | Namespaces::MOUNT) || !plan.has(Namespaces::USER)
-        };
         for opened in std::mem::take(joined) {
             let kind = opened.kind;
-            if !by_birth(kind) && stays_outside(kind) {
+            if !Self::is_entered(plan, kind) {
                 joined.push(opened);
                 continue;
             }
@@ -155,7 +164,7 @@ impl Birthplace {
             match opened.join() {
                 Ok(()) => {}
                 // It belongs to the user namespace that is joined: there the child will have the right.
-                Err(Error::System { source, .. }) if !by_birth(kind) && source.errno == Errno::PERM => {
+                Err(Error::System { source, .. }) if !is_by_birth(kind) && source.errno == Errno::PERM => {
                     self.own.pop();
                     joined.push(opened);
                 }
@@ -179,24 +188,27 @@ impl Birthplace {
         Ok(())
     }
 
-    /// Makes later children (hooks) be born where the caller is.
+    /// Makes later children be born where the caller is.
     ///
     /// Root of a user namespace, as podman without root's rights calls a runtime, may be in pid and time namespaces that belong to the host's: it can
-    /// enter the container's, but has no right to go back. It has not gone itself, only its next children would: hooks are born beside the
-    /// container then.
+    /// enter the container's, but has no right to go back. It has not gone itself, only its next children would: this is for `exec`, which has
+    /// none. Init, beside which hooks run, is cloned from a stage.
     ///
     /// # Errors
     /// None that is to be expected.
     pub fn leave(self) -> Result<()> {
         self.own.iter().try_for_each(|own| match own.join() {
-            Err(Error::System { source, .. })
-                if source.errno == Errno::PERM && matches!(own.kind, Namespaces::PID | Namespaces::TIME) =>
-            {
+            Err(Error::System { source, .. }) if source.errno == Errno::PERM && is_by_birth(own.kind) => {
                 Ok(())
             }
             result => result,
         })
     }
+}
+
+/// Whether a process gets into such a namespace by being born there alone.
+const fn is_by_birth(kind: Namespaces) -> bool {
+    Namespaces::PID.contains(kind) || Namespaces::TIME.contains(kind)
 }
 
 fn open_namespace(path: &Path) -> Result<OwnedFd> {
