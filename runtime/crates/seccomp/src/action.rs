@@ -18,6 +18,8 @@ const TRAP: Verdict = 0x0003_0000;
 const ERRNO: Verdict = 0x0005_0000;
 const TRACE: Verdict = 0x7ff0_0000;
 const LOG: Verdict = 0x7ffc_0000;
+/// `SECCOMP_RET_ACTION_FULL`: the rest is the action's value.
+const ACTION: Verdict = 0xffff_0000;
 
 /// The largest errno the kernel returns; it would cut a larger one down without a word.
 const MOST_ERRNO: u32 = 4095;
@@ -55,6 +57,12 @@ pub fn verdict(
         LinuxSeccompAction::ScmpActLog => Ok(LOG),
         LinuxSeccompAction::ScmpActAllow => Ok(ALLOW),
     }
+}
+
+/// Whether the call goes its way or fails, and that is all: no signal, and nobody else who is asked and may never answer.
+#[must_use]
+pub const fn is_peaceful(verdict: Verdict) -> bool {
+    matches!(verdict & ACTION, ALLOW | LOG | ERRNO)
 }
 
 /// Whether calls that the profile does not know stay possible by its default action: then nothing has to be

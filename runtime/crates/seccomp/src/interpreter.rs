@@ -1,8 +1,8 @@
 //! What a filter answers to a call: classic BPF run as the kernel runs it.
 //!
 //! It checks on the way what the kernel checks before it takes a filter (`bpf_check_classic`, `seccomp_check_filter`): only known
-//! instructions, aligned loads inside the data, jumps inside the program, a return at the end. Nothing in the product calls it; the tests
-//! do, for our programs and for those of others.
+//! instructions, aligned loads inside the data, jumps inside the program, a return at the end. The runtime asks it about the few calls that it
+//! makes under a container's filter; the tests ask about everything, of our programs and those of others.
 
 use libc::sock_filter;
 

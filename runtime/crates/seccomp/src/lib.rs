@@ -10,7 +10,7 @@
 //! * [`rules`]: what a profile says about each number of each architecture.
 //! * [`program`]: the instructions. Conditions on arguments are compiled by `seccompiler`; dispatch is ours,
 //!   because a filter has many actions here, several architectures, and at most 4096 instructions.
-//! * [`interpreter`]: what a program answers to a call, for tests.
+//! * [`interpreter`]: what a program answers to a call.
 //!
 //! What is decided as libseccomp and runc decide it: a rule without conditions wins over those with conditions
 //! for the same call; of several conditions on the same argument each is a rule of its own; a call that is
@@ -46,6 +46,24 @@ pub struct Program {
     pub flags: u64,
     /// Whether there is a listener: the descriptor that loading returns has to reach `listenerPath`.
     pub listener: bool,
+}
+
+impl Program {
+    /// Whether a native call with nothing but zeros for arguments is simply carried out or simply fails: the process is not ended by it, and
+    /// nobody else is asked. A call that is decided by its arguments may still be judged otherwise.
+    #[must_use]
+    pub fn leaves_in_peace(&self, name: &str) -> bool {
+        let numbered = |native| Some((native, table::find(name)?.number(native)?));
+        let Some((native, number)) = arch::Arch::native().and_then(numbered) else {
+            return false;
+        };
+        let call = interpreter::Call {
+            number,
+            arch: native.audit(),
+            args: [0; 6],
+        };
+        interpreter::run(&self.filter, &call).is_ok_and(action::is_peaceful)
+    }
 }
 
 /// Why a profile cannot be compiled.

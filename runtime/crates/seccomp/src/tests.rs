@@ -424,3 +424,28 @@ fn the_same_profile_gives_the_same_program() {
     let words = |p: &Program| -> Vec<_> { p.filter.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect() };
     assert_eq!(words(&a), words(&b));
 }
+
+#[test]
+fn what_ends_a_process_or_asks_others_does_not_leave_in_peace() {
+    let profile = |action: &str| {
+        compile(&format!(
+            r#"{{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/l",
+                "syscalls": [{{"names": ["openat"], "action": "{action}"}}]}}"#
+        ))
+    };
+    for (action, expected) in [
+        ("SCMP_ACT_ALLOW", true),
+        ("SCMP_ACT_LOG", true),
+        ("SCMP_ACT_ERRNO", true),
+        ("SCMP_ACT_TRAP", false),
+        ("SCMP_ACT_TRACE", false),
+        ("SCMP_ACT_NOTIFY", false),
+        ("SCMP_ACT_KILL", false),
+        ("SCMP_ACT_KILL_PROCESS", false),
+    ] {
+        let program = profile(action);
+        assert_eq!(program.leaves_in_peace("openat"), expected, "{action}");
+        assert!(program.leaves_in_peace("read"), "{action}");
+        assert!(!program.leaves_in_peace("no_such_call"));
+    }
+}

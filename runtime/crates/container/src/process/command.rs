@@ -85,11 +85,13 @@ pub fn find(args: &[String], env: &[String]) -> Result<Command, CommandError> {
 impl Command {
     /// Why the kernel has refused to execute it, where the file itself shows it.
     ///
-    /// It opens the file, which a filter may end the process for: only to be asked when all else has been said.
-    pub fn reason(&self, refused: &CommandError) -> Option<String> {
+    /// It opens the file. There is no reason where this process's filter would end it for that: it is to end as it has told.
+    pub fn reason(&self, refused: &CommandError, filter: Option<&croze_seccomp::Program>) -> Option<String> {
         match refused {
-            CommandError::Refused { errno, .. } => program::reason(Path::new(&self.shown), *errno),
-            CommandError::NotFound { .. } | CommandError::Directory { .. } | CommandError::Nul => None,
+            CommandError::Refused { errno, .. } if program::may_ask(filter) => {
+                program::reason(Path::new(&self.shown), *errno)
+            }
+            _ => None,
         }
     }
 

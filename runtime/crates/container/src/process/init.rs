@@ -150,7 +150,7 @@ pub fn run(plan: &Plan, inherited: &Inherited) -> ! {
     }
     let refused = command.execute();
     tell(inherited, "execute the command", &refused.to_string());
-    if let Some(reason) = command.reason(&refused) {
+    if let Some(reason) = command.reason(&refused, plan.process.seccomp.as_ref()) {
         add(inherited, reason);
     }
     process::exit_now(1)

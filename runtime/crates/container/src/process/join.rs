@@ -152,7 +152,7 @@ pub fn run(plan: &ProcessPlan, inherited: &Inherited) -> ! {
     }
     let refused = command.execute();
     tell(&inherited.socket, "execute the command", &refused.to_string());
-    if let Some(reason) = command.reason(&refused) {
+    if let Some(reason) = command.reason(&refused, plan.seccomp.as_ref()) {
         inherited.socket.send(&ToParent::Because { reason }).ok();
     }
     process::exit_now(1)
