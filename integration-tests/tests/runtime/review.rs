@@ -392,6 +392,11 @@ fn the_execution_domain_is_the_specs() -> Result<()> {
             matches!(output.text(), "i686" | "armv8l"),
             "a machine of 64 bits: {output}"
         );
+        config["linux"]["personality"]["flags"] = json!(["ADDR_NO_RANDOMIZE"]);
+        let bundle = Bundle::new(scene, "flags", &config)?;
+        let output = runtime.run(&bundle, &scene.id("flags"))?.success()?;
+        let is_told = output.stderr.contains("level=warning") && output.stderr.contains("ADDR_NO_RANDOMIZE");
+        ensure!(is_told || !is_croze(&runtime), "{output}");
         Ok(())
     })
 }

@@ -113,6 +113,12 @@ fn identity() -> Vec<Case> {
             .set("/process/user", json!({ "uid": 1000, "gid": 1000 }))
             .reports("/environment/HOME", json!("/home/app")),
         Case::new("process.env of the caller is not inherited").reports("/environment/CARGO", Value::Null),
+        Case::new("process.env without a value")
+            .set("/process/env", json!(["PATH=/bin", "NAME"]))
+            .refused(&["process.env", "NAME=value"]),
+        Case::new("process.env without a name")
+            .set("/process/env", json!(["PATH=/bin", "=value"]))
+            .refused(&["process.env", "NAME=value"]),
         Case::new("process.cwd")
             .set("/process/cwd", json!("/tmp"))
             .reports("/cwd", json!("/tmp")),

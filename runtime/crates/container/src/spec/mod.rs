@@ -93,9 +93,20 @@ pub fn load(path: &Path) -> Result<Loaded, SpecError> {
         path: path.to_owned(),
         source,
     })?;
-    let (spec, warnings) = parse(&raw, &path.display().to_string())?;
+    let (spec, mut warnings) = parse(&raw, &path.display().to_string())?;
     validate(&spec)?;
+    warnings.extend(without_effect(&spec));
     Ok(Loaded { spec, raw, warnings })
+}
+
+/// What is well-formed, and ignored as runc ignores it: the specification has a place for flags of a personality, and names none.
+fn without_effect(spec: &Spec) -> Option<String> {
+    let personality = spec.linux().as_ref()?.personality().as_ref()?;
+    let flags = personality.flags().as_ref().filter(|flags| !flags.is_empty())?;
+    Some(format!(
+        "linux.personality.flags: {} ignored: the specification names no flags",
+        flags.join(", ")
+    ))
 }
 
 /// Parses a spec without validating it; `what` names it in errors.

@@ -93,6 +93,15 @@ pub fn validate_process(process: &Process) -> Result<(), SpecError> {
             ));
         }
     }
+    // As runc has it. A program would be handed something that is in no environment: nobody could ask for it, and shells drop it.
+    let is_variable = |entry: &&String| entry.find('=').is_some_and(|length| length > 0);
+    if let Some(entry) = process.env().iter().flatten().find(|entry| !is_variable(entry)) {
+        return Err(invalid(
+            "process.env",
+            entry,
+            "it must be NAME=value (an empty value is NAME=)",
+        ));
+    }
     let mut kinds = HashSet::new();
     for limit in process.rlimits().iter().flatten() {
         if !kinds.insert(limit.typ().to_string()) {
@@ -213,14 +222,6 @@ fn validate_linux(linux: &Linux, hostname: bool, domainname: bool) -> Result<(),
             "linux.rootfsPropagation",
             propagation,
             "there is no such propagation",
-        ));
-    }
-    let personality = linux.personality().as_ref();
-    if let Some(flag) = personality.and_then(|personality| personality.flags().as_ref()?.first()) {
-        return Err(invalid(
-            "linux.personality.flags",
-            flag,
-            "the specification has no flags of a personality yet",
         ));
     }
     validate_net_devices(linux, has(LinuxNamespaceType::Network))
@@ -436,6 +437,21 @@ mod tests {
                 r#"process.args[0]: "" is not valid: the command has no name"#,
             ),
             (
+                "/process/env",
+                json!(["A=", "NAME"]),
+                r#"process.env: "NAME" is not valid: it must be NAME=value (an empty value is NAME=)"#,
+            ),
+            (
+                "/process/env",
+                json!(["A=1", "=1"]),
+                r#"process.env: "=1" is not valid: it must be NAME=value (an empty value is NAME=)"#,
+            ),
+            (
+                "/process/env",
+                json!([""]),
+                r#"process.env: "" is not valid: it must be NAME=value (an empty value is NAME=)"#,
+            ),
+            (
                 "/process/cwd",
                 json!("tmp"),
                 r#"process.cwd: "tmp" is not valid: it must be an absolute path"#,
@@ -504,11 +520,6 @@ mod tests {
                 "/linux/rootfsPropagation",
                 json!("sideways"),
                 r#"linux.rootfsPropagation: "sideways" is not valid: there is no such propagation"#,
-            ),
-            (
-                "/linux/personality",
-                json!({"domain": "LINUX32", "flags": ["ADDR_NO_RANDOMIZE"]}),
-                r#"linux.personality.flags: "ADDR_NO_RANDOMIZE" is not valid: the specification has no flags of a personality yet"#,
             ),
             (
                 "/linux/netDevices",
