@@ -23,7 +23,9 @@ fn main() -> ExitCode {
     let line: Vec<_> = std::env::args_os().collect();
     let invocation = match Invocation::read(line.clone()) {
         Ok(invocation) => invocation,
-        Err(error) => return cli::output::usage(&error, Log::named_by(&line).as_ref()),
+        Err(error) => {
+            return cli::output::usage(&error, Log::named_by(&Invocation::globals_of(&line)).as_ref());
+        }
     };
     let globals = &invocation.globals;
     let log = match Log::open(globals.log.as_deref(), globals.log_format, globals.level()) {

@@ -1,6 +1,6 @@
 //! The arguments, as runc has them. Nothing is looked up here but the environment.
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::events::EventsArgs;
 use super::log::Level;
 use super::update::UpdateArgs;
+use super::words::{self, Translated};
 
 /// The version text: callers split its first line at the word `version`.
 const VERSION: &str = concat!(
@@ -46,6 +47,10 @@ impl Invocation {
     /// Called by the name `runc` it says of itself that it is `runc version …`: some callers look for these very words.
     pub(crate) fn read(mut line: Vec<OsString>) -> Result<Self, clap::Error> {
         let is_runc = line.first().is_some_and(|name| Path::new(name).ends_with("runc"));
+        let mut is_translated = words::is_in_question(&line);
+        if is_translated {
+            line = Translated::new(Self::command(), &line).words;
+        }
         loop {
             let mut command = Self::command();
             if is_runc {
@@ -53,35 +58,24 @@ impl Invocation {
             }
             match command.try_get_matches_from(&line) {
                 Ok(mut matches) => return Self::from_arg_matches_mut(&mut matches),
-                Err(error) => {
-                    let again = without_flag_value(&error, &line).or_else(|| left_to_ps(&error, &line));
-                    line = again.ok_or(error)?;
+                Err(error) if !is_translated && error.use_stderr() => {
+                    is_translated = true;
+                    let translated = Translated::new(Self::command(), &line).words;
+                    line = if translated == line {
+                        left_to_ps(&error, &line).ok_or(error)?
+                    } else {
+                        translated
+                    };
                 }
+                Err(error) => line = left_to_ps(&error, &line).ok_or(error)?,
             }
         }
     }
-}
 
-/// The line without the value of a flag that the parser has stumbled over: for runc `--flag=true` is `--flag`, and `--flag=false` is nothing.
-fn without_flag_value(error: &clap::Error, line: &[OsString]) -> Option<Vec<OsString>> {
-    if error.kind() != ErrorKind::TooManyValues {
-        return None;
+    /// The words before the verb of a line that is not understood.
+    pub(crate) fn globals_of(line: &[OsString]) -> Vec<OsString> {
+        Translated::new(Self::command(), line).globals().to_vec()
     }
-    let mut line = line.to_vec();
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        _ => None,
-    };
-    let (flag, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
-    let name = flag.split([' ', '=']).next()?;
-    let word = format!("{name}={value}");
-    let at = line.iter().position(|given| *given == *word)?;
-    match value {
-        "true" => line[at] = name.into(),
-        "false" => drop(line.remove(at)),
-        _ => return None,
-    }
-    Some(line)
 }
 
 /// The line with a `-f` behind the container's id left to `ps`, whose own it is if it has none of our values.
@@ -322,8 +316,8 @@ pub(crate) struct ExecArgs {
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// User and group by number
-    #[arg(short, long, value_name = "UID[:GID]", value_parser = user)]
-    pub(crate) user: Option<(u32, Option<u32>)>,
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub(crate) user: Option<String>,
     /// Add a group by number
     #[arg(short = 'g', long, value_name = "GID")]
     pub(crate) additional_gids: Vec<u32>,
@@ -403,18 +397,6 @@ pub(crate) struct SpecArgs {
     pub(crate) rootless: bool,
 }
 
-/// `uid` or `uid:gid`.
-fn user(text: &str) -> Result<(u32, Option<u32>), String> {
-    let number = |part: &str| {
-        part.parse()
-            .map_err(|_| format!("{part:?} is not a number from 0 to 4294967295"))
-    };
-    match text.split_once(':') {
-        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
-        None => Ok((number(text)?, None)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,25 +408,6 @@ mod tests {
                 .map(OsString::from)
                 .collect(),
         )
-    }
-
-    #[test]
-    fn flags_may_have_a_value_as_in_go() {
-        let Verb::Run(args) = parse("--debug=true --systemd-cgroup=false run --detach=true --keep=false c1")
-            .unwrap()
-            .verb
-        else {
-            panic!()
-        };
-        assert!(args.detach && !args.keep);
-        for line in ["--debug=maybe list", "run --detach=1.5 c1", "list --dream=true"] {
-            assert!(parse(line).is_err(), "{line}");
-        }
-        // What is the command's own stays as it is.
-        let Verb::Exec(args) = parse("exec --tty=true c1 sh --tty=true").unwrap().verb else {
-            panic!()
-        };
-        assert!(args.tty && args.command == ["sh", "--tty=true"]);
     }
 
     #[test]
@@ -515,10 +478,9 @@ mod tests {
         };
         assert_eq!(args.command, ["sh", "-c", "-t", "--env", "x"]);
         assert_eq!(
-            (args.id.as_str(), args.user, args.tty),
-            ("c1", Some((5, Some(6))), false)
+            (args.id.as_str(), args.user.as_deref(), args.tty),
+            ("c1", Some("5:6"), false)
         );
-        assert!(parse("exec -u root c1 sh").is_err());
     }
 
     #[test]

@@ -49,6 +49,14 @@ pub(crate) enum CommandError {
     /// `exec` got neither a command nor a process file.
     #[error("process args cannot be empty: give a command, or a file with --process")]
     NoCommand,
+    /// `exec --user` with something else than numbers.
+    #[error("--user {text:?}: {part:?} is not a number from 0 to 4294967295; it is UID or UID:GID")]
+    User {
+        /// What was given.
+        text: String,
+        /// The part that is no number.
+        part: String,
+    },
     /// `ps` could not be run.
     #[error("cannot run ps")]
     Ps {
@@ -281,7 +289,7 @@ fn exec(settings: Settings, args: &ExecArgs, log: &Log) -> Result<u8, CommandErr
             args: args.command.clone(),
             env: args.env.clone(),
             cwd: args.cwd.clone(),
-            user: args.user,
+            user: user(args.user.as_deref())?,
             additional_gids: args.additional_gids.clone(),
             capabilities: args.cap.clone(),
             terminal: args.tty.then_some(true),
@@ -313,6 +321,23 @@ fn exec(settings: Settings, args: &ExecArgs, log: &Log) -> Result<u8, CommandErr
     Ok(exit_code(ops::exec(&request, &|text| {
         log.line(Level::Warning, text);
     })?))
+}
+
+/// `uid` or `uid:gid`; nothing is nobody else, as with runc.
+fn user(text: Option<&str>) -> Result<Option<(u32, Option<u32>)>, CommandError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let number = |part: &str| {
+        part.parse().map_err(|_| CommandError::User {
+            text: text.to_owned(),
+            part: part.to_owned(),
+        })
+    };
+    Ok(Some(match text.split_once(':') {
+        Some((uid, gid)) => (number(uid)?, Some(number(gid)?)),
+        None => (number(text)?, None),
+    }))
 }
 
 fn list(settings: &Settings, args: &ListArgs, log: &Log) -> Result<u8, CommandError> {

@@ -78,7 +78,8 @@ impl Log {
         })
     }
 
-    /// The log that a command line names which could not be understood, if it can be opened: callers read there what was wrong with it.
+    /// The log that is named by the words before the verb of a line that could not be understood, if it can be opened: callers read
+    /// there what was wrong with the line.
     pub(crate) fn named_by(line: &[OsString]) -> Option<Self> {
         let value = |flag: &str| {
             let at = line.iter().position(|word| word == flag);

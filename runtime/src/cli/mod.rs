@@ -9,3 +9,4 @@ pub(crate) mod output;
 pub(crate) mod signals;
 pub(crate) mod spec;
 pub(crate) mod update;
+mod words;
