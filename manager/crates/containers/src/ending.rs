@@ -31,13 +31,14 @@ impl Containers {
         match self.put_away_shim(container).await {
             // It left while it was asked.
             Err(ContainersError::Shim { .. }) if self.shim_leaves(container).await => {
-                self.put_away_orphan(container).await
+                self.put_away_orphan(container, None).await
             }
             other => other,
         }
     }
 
-    /// Waits for a shim to be gone whose connection broke, as it does when the shim leaves; false if it stays.
+    /// Waits for a shim to be gone whose connection broke, as it does when the shim leaves or dies; false if it stays. One that is merely silent was
+    /// waited for already.
     pub(crate) async fn shim_leaves(&self, container: &Container) -> bool {
         let (run_dir, id) = (self.run_dir(&container.id), container.id.clone());
         let shim = crate::service::blocking(move || Ok(observe::open_shim(&run_dir, &id))).await;
@@ -65,8 +66,8 @@ impl Containers {
         let run_dir = self.run_dir(&container.id);
         let mut link = match Link::dial(&run_dir, container.name.as_str()).await {
             Ok(link) => link,
-            Err(DialError::Absent) => return self.put_away_orphan(container).await,
-            Err(DialError::Unusable(reason)) => return Err(shim_trouble(container, reason)),
+            Err(DialError::Absent) => return self.put_away_orphan(container, None).await,
+            Err(error) => return Err(error.of(container.name.as_str())),
         };
         if link.status().await?.phase() == Phase::Created {
             let asked = link.ask(request::Body::Discard(wire::Discard {})).await;
@@ -86,7 +87,7 @@ impl Containers {
             };
             return Err(wrong_state(&self.get(&container.id)?, advice));
         }
-        self.await_end(container, link).await
+        self.await_end(container, link, None).await
     }
 
     /// Kills what runs under a container whose record cannot be read: such a one is `Dead`, and yet its process may live. To be called before
@@ -109,30 +110,33 @@ impl Containers {
                         Err(error) if !is_conflict(&error) => return Err(error),
                         _ => {}
                     }
-                    self.await_end(&container, link).await
+                    self.await_end(&container, link, None).await
                 }
                 _ => Ok(()),
             },
             // What a dead shim left, the removal itself puts away.
             Err(DialError::Absent) => Ok(()),
-            Err(DialError::Unusable(reason)) => Err(shim_trouble(&container, reason)),
+            Err(error) => Err(error.of(container.name.as_str())),
         }
     }
 
-    /// The shim is dead: what it left is the runtime's to delete, if there is anything.
-    async fn put_away_orphan(&self, container: &Container) -> Result<()> {
+    /// The shim is dead: what it left is the runtime's to delete, if there is anything. `known` is its first process where the caller knows that it had
+    /// one: what the shim's note says may be lost.
+    async fn put_away_orphan(&self, container: &Container, known: Option<&ProcessIdentity>) -> Result<()> {
         let traces = self.traces(container).await?;
         if traces.shim_lives {
             return Err(shim_trouble(container, "it lives, and its socket is gone".into()));
         }
-        let Some(orphan) = traces.process else {
+        let processes: Vec<_> = traces.process.iter().chain(known).collect();
+        if processes.is_empty() {
             return Ok(());
-        };
-        launch::delete(&self.inner.settings, container.id.as_str()).await;
-        match timeout(END_TIMEOUT, await_process(&orphan)).await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(still_running(container)),
         }
+        // First the runtime, which knows the cgroup: more may live in it than this one, and outlive it.
+        launch::delete(&self.inner.settings, container.id.as_str()).await;
+        for process in processes {
+            end_process(container, process).await?;
+        }
+        Ok(())
     }
 
     /// Kills what a container runs and waits until nothing of it is left.
@@ -158,25 +162,25 @@ impl Containers {
                     Err(error) if is_conflict(&error) => {}
                     Err(error) => return Err(error),
                 }
-                self.await_end(container, link).await?;
-                // It has ended, unless the shim was killed before it could kill it.
-                end_process(container, process).await
+                self.await_end(container, link, Some(process)).await
             }
-            // What its note says may be lost.
-            Err(DialError::Absent) => {
-                end_process(container, process).await?;
-                self.put_away_orphan(container).await
-            }
-            Err(DialError::Unusable(reason)) => Err(shim_trouble(container, reason)),
+            Err(DialError::Absent) => self.put_away_orphan(container, Some(process)).await,
+            Err(error) => Err(error.of(container.name.as_str())),
         }
     }
 
-    async fn await_end(&self, container: &Container, mut link: Link) -> Result<()> {
+    /// Waits for the end that the shim tells of, and for its own.
+    async fn await_end(
+        &self,
+        container: &Container,
+        mut link: Link,
+        known: Option<&ProcessIdentity>,
+    ) -> Result<()> {
         match timeout(END_TIMEOUT, link.wait_for_end()).await {
             Ok(Ok(_)) => Ok(()),
             // It left before it could answer, or it was killed.
             Ok(Err(error)) => match Link::dial(&self.run_dir(&container.id), container.name.as_str()).await {
-                Err(DialError::Absent) => self.put_away_orphan(container).await,
+                Err(DialError::Absent) => self.put_away_orphan(container, known).await,
                 _ => Err(error),
             },
             Err(_) => Err(still_running(container)),

@@ -50,6 +50,8 @@ struct Entry {
     failed_start: Option<(u64, u32)>,
     /// Someone watches for the end of this run.
     watched: Option<u64>,
+    /// The end of this run was told.
+    ended: Option<u64>,
     /// What is in memory could not be stored.
     unsaved: bool,
 }
@@ -65,6 +67,7 @@ impl Entry {
             run: 0,
             failed_start: None,
             watched: None,
+            ended: None,
             unsaved: false,
         }
     }
@@ -245,6 +248,13 @@ impl Inner {
         entry.watched.take_if(|watched| *watched == run);
         let failed = entry.failed_start.take_if(|(of, _)| *of == run);
         failed.map(|(_, code)| code)
+    }
+
+    /// Notes that the end of a run is told; false if it was told before.
+    pub(crate) fn first_end(&self, id: &ContainerId, run: u64) -> bool {
+        let mut entries = self.entries();
+        let entry = entries.get_mut(id);
+        entry.is_some_and(|entry| entry.ended.replace(run) != Some(run))
     }
 
     /// See [`crate::Containers::create`].

@@ -66,6 +66,14 @@ pub enum ContainersError {
         /// Why.
         reason: String,
     },
+    /// The shim is there and does not answer in time. It may have done what it was asked, or do it later.
+    #[error("the shim of {name}: {reason}")]
+    ShimSilent {
+        /// The container's name or id.
+        name: String,
+        /// What it was waited for, and how long.
+        reason: String,
+    },
     /// The process did not end in time.
     #[error("container {name} did not end within {seconds} s of SIGKILL")]
     StillRunning {
@@ -209,7 +217,7 @@ impl From<ContainersError> for Error {
                     _ => converted,
                 }
             }
-            E::Shim { .. } => Error::new(ErrorKind::Unavailable, "shim", text),
+            E::Shim { .. } | E::ShimSilent { .. } => Error::new(ErrorKind::Unavailable, "shim", text),
             E::StillRunning { .. } => Error::new(ErrorKind::DeadlineExceeded, "stop", text).hint(
                 "a process in uninterruptible sleep cannot be killed: look at the storage it waits for",
             ),

@@ -30,13 +30,30 @@ const RUNTIME: Duration = Duration::from_secs(60);
 const FRAME_MAX: u32 = 4 * 1024 * 1024;
 /// Longest path of a unix socket.
 const SOCKET_PATH_MAX: usize = 107;
+
 /// Why there is no connection.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
     /// Nobody listens: there is no shim.
+    #[error("it is not there")]
     Absent,
+    /// Somebody listens and says nothing.
+    #[error("{0}")]
+    Silent(String),
     /// Somebody listens and does not behave.
+    #[error("{0}")]
     Unusable(String),
+}
+
+impl DialError {
+    /// What it means to somebody who needs the shim of this container.
+    pub(crate) fn of(self, name: &str) -> ContainersError {
+        let (name, reason) = (name.to_owned(), self.to_string());
+        match self {
+            Self::Silent(_) => ContainersError::ShimSilent { name, reason },
+            Self::Absent | Self::Unusable(_) => ContainersError::Shim { name, reason },
+        }
+    }
 }
 
 /// A connection on which hello was said.
@@ -51,19 +68,7 @@ pub(crate) struct Link {
 impl Link {
     /// Connects to the shim in a run directory; `name` is the container's, for messages.
     pub(crate) async fn dial(run_dir: &Path, name: &str) -> Result<Self, DialError> {
-        let stream = match timeout(PROMPT, connect(&run_dir.join("shim.sock"))).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(e))
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-                ) =>
-            {
-                return Err(DialError::Absent);
-            }
-            Ok(Err(e)) => return Err(DialError::Unusable(e.to_string())),
-            Err(_) => return Err(DialError::Unusable("it does not accept connections".into())),
-        };
+        let stream = reach(run_dir).await?;
         let (reader, writer) = stream.into_split();
         let mut link = Self {
             reader,
@@ -75,10 +80,12 @@ impl Link {
         match link.ask(hello).await {
             Ok(reply::Body::Hello(_)) => Ok(link),
             Ok(_) => Err(DialError::Unusable("it does not answer hello".into())),
-            // A shim that is leaving closes its socket.
-            Err(ContainersError::Shim { .. }) if !run_dir.join("shim.sock").exists() => {
-                Err(DialError::Absent)
-            }
+            Err(ContainersError::ShimSilent { reason, .. }) => Err(DialError::Silent(reason)),
+            // A shim that is leaving removes its socket; that of one that was killed is there, and nobody listens to it.
+            Err(ContainersError::Shim { reason, .. }) => match reach(run_dir).await {
+                Err(DialError::Absent) => Err(DialError::Absent),
+                _ => Err(DialError::Unusable(reason)),
+            },
             Err(error) => Err(DialError::Unusable(error.to_string())),
         }
     }
@@ -87,17 +94,18 @@ impl Link {
     pub(crate) async fn to(run_dir: &Path, name: &str) -> Result<Self, ContainersError> {
         Self::dial(run_dir, name)
             .await
-            .map_err(|error| ContainersError::Shim {
-                name: name.to_owned(),
-                reason: match error {
-                    DialError::Absent => "it is not there".into(),
-                    DialError::Unusable(reason) => reason,
-                },
-            })
+            .map_err(|error| error.of(name))
     }
 
     fn broken(&self, reason: impl Into<String>) -> ContainersError {
         ContainersError::Shim {
+            name: self.name.clone(),
+            reason: reason.into(),
+        }
+    }
+
+    fn silent(&self, reason: impl Into<String>) -> ContainersError {
+        ContainersError::ShimSilent {
             name: self.name.clone(),
             reason: reason.into(),
         }
@@ -147,10 +155,10 @@ impl Link {
     ) -> Result<reply::Body, ContainersError> {
         let id = timeout(limit, self.send(body))
             .await
-            .map_err(|_| self.broken("it does not read"))??;
+            .map_err(|_| self.silent(format!("it did not read within {} s", limit.as_secs())))??;
         match timeout(limit, self.receive(id)).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.broken(format!("no answer within {} s", limit.as_secs()))),
+            Err(_) => Err(self.silent(format!("no answer within {} s", limit.as_secs()))),
         }
     }
 
@@ -288,6 +296,23 @@ pub(crate) async fn read_frame(
     Reply::decode(body.as_slice())
         .map(Some)
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// Connects to whoever listens in a run directory.
+async fn reach(run_dir: &Path) -> Result<UnixStream, DialError> {
+    match timeout(PROMPT, connect(&run_dir.join("shim.sock"))).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(e))
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Err(DialError::Absent)
+        }
+        Ok(Err(e)) => Err(DialError::Unusable(e.to_string())),
+        Err(_) => Err(DialError::Silent("it does not accept connections".into())),
+    }
 }
 
 /// Connects; a path that is too long for a socket goes through a descriptor of its directory.

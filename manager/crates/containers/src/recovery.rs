@@ -238,7 +238,7 @@ impl Containers {
                 Err(error) => Some(ShimState::Silent(error.to_string())),
             },
             Err(DialError::Absent) => None,
-            Err(DialError::Unusable(reason)) => Some(ShimState::Silent(reason)),
+            Err(error) => Some(ShimState::Silent(error.to_string())),
         };
         let traces = self.traces(container).await?;
         let without_socket = match traces.shim_lives {
@@ -316,7 +316,7 @@ impl Containers {
                 Ok(mut link) => link.wait_for_start().await.map_err(|e| e.to_string()),
                 // Its end has been seen.
                 Err(DialError::Absent) => return,
-                Err(DialError::Unusable(reason)) => Err(reason),
+                Err(error) => Err(error.to_string()),
             };
             let Ok(container) = containers.get(&id) else {
                 return;
@@ -407,10 +407,10 @@ impl Containers {
                         break;
                     }
                 }
-                Err(DialError::Unusable(reason)) => {
+                Err(reason) => {
                     tracing::warn!(
                         container = id.short(),
-                        reason,
+                        %reason,
                         "its shim does not answer; this is tried again"
                     );
                 }
@@ -442,7 +442,8 @@ impl Containers {
         })
     }
 
-    /// Records the end of a run, once its start is recorded; in force even if it cannot be stored. That of an earlier run changes nothing.
+    /// Records the end of a run, once its start is recorded; in force even if it cannot be stored. That of an earlier run changes nothing, and that of
+    /// one is told once.
     async fn ended(&self, id: &ContainerId, run: u64, last: LastRun) -> Result<()> {
         let starting = self.inner.starting(id)?;
         let _after_the_start = starting.lock().await;
@@ -462,7 +463,10 @@ impl Containers {
             })
             .await?;
         }
-        self.tell_exited(&self.get(id)?, status);
+        // Two may have watched the run: one from its preparation, and one since its start was given up.
+        if self.inner.first_end(id, run) {
+            self.tell_exited(&self.get(id)?, status);
+        }
         Ok(())
     }
 

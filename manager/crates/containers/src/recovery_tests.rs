@@ -216,3 +216,42 @@ fn a_later_run_that_nobody_recorded_is_told_by_its_end() {
         assert_eq!(plan(&recorded, &observed), expected, "{name}");
     }
 }
+
+#[tokio::test]
+async fn an_end_that_two_have_seen_is_told_once_and_that_of_the_next_run_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = croze_store::Store::open(&dir.path().join("root")).unwrap();
+    let settings = crate::types::Settings {
+        state_dir: dir.path().join("root/containers"),
+        run_dir: dir.path().join("run"),
+        runtimes: crate::runtimes::Runtimes::single("/nowhere/rt".into()),
+        runtime_root: dir.path().join("state"),
+        shim: "/nowhere/shim".into(),
+        init: None,
+    };
+    let containers = Containers::open(&store, settings).unwrap();
+    let request = crate::request::CreateRequest {
+        command: vec!["true".into()],
+        network: crate::networking::Network::None,
+        ..Default::default()
+    };
+    let id = containers.new_id().unwrap();
+    containers
+        .create(id.clone(), request, Default::default())
+        .await
+        .unwrap();
+    let mut events = containers.events();
+    for _ in 0..2 {
+        containers.inner.begin_run(&id);
+        let run = containers.inner.run(&id).unwrap();
+        for _ in 0..2 {
+            containers.ended(&id, run, last(true)).await.unwrap();
+        }
+        let told = events.try_recv().unwrap();
+        assert!(
+            matches!(&told, Event::Exited { status, .. } if status.code == 3),
+            "{told:?}"
+        );
+        assert!(events.try_recv().is_err());
+    }
+}

@@ -44,7 +44,7 @@ impl Containers {
                         false => Remains::Nothing,
                     }
                 }
-                Err(DialError::Unusable(_)) => Remains::Busy,
+                Err(DialError::Silent(_) | DialError::Unusable(_)) => Remains::Busy,
                 Ok(mut link) => match link.status().await {
                     Ok(status) if status.phase() == Phase::Created && !status.starting => Remains::Prepared,
                     // In doubt it is in use.

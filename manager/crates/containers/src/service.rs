@@ -160,12 +160,7 @@ impl Containers {
             }
             // What a dead shim left running, it must not be built upon.
             Err(DialError::Absent) => self.put_away(&container).await?,
-            Err(DialError::Unusable(reason)) => {
-                return Err(ContainersError::Shim {
-                    name: container.name.to_string(),
-                    reason,
-                });
-            }
+            Err(error) => return Err(error.of(container.name.as_str())),
         }
         // Held until the runtime has joined it.
         let joined = self.pid_namespace(&container)?;
@@ -384,12 +379,7 @@ impl Containers {
         let link = match Link::dial(&self.run_dir(id), container.name.as_str()).await {
             Ok(link) => link,
             Err(DialError::Absent) => return Err(wrong_state(&container, "it must run")),
-            Err(DialError::Unusable(reason)) => {
-                return Err(ContainersError::Shim {
-                    name: container.name.to_string(),
-                    reason,
-                });
-            }
+            Err(error) => return Err(error.of(container.name.as_str())),
         };
         let stdin = stdin && (container.request.io.open_stdin || container.request.io.tty);
         link.into_stream(request::Body::Attach(wire::Attach { stdin }), Some(log))
@@ -477,27 +467,25 @@ impl Containers {
         }
     }
 
-    /// Signals through the shim; if that is dead, through the process's own descriptor.
+    /// Signals through the shim; if that is dead or silent, through the process's own descriptor.
     async fn signal(&self, container: &Container, number: u32) -> Result<()> {
-        match Link::dial(&self.run_dir(&container.id), container.name.as_str()).await {
-            Ok(mut link) => {
-                let signal = wire::Signal {
-                    number,
-                    exec_id: String::new(),
-                };
-                match link.ask(request::Body::Signal(signal)).await {
-                    Ok(_) => Ok(()),
-                    // It left between the two: its container has ended.
-                    Err(ContainersError::Shim { .. }) if self.shim_leaves(container).await => {
-                        Err(wrong_state(container, "it must run"))
-                    }
-                    Err(error) => Err(error),
-                }
+        if let Ok(mut link) = Link::dial(&self.run_dir(&container.id), container.name.as_str()).await {
+            let signal = wire::Signal {
+                number,
+                exec_id: String::new(),
+            };
+            match link.ask(request::Body::Signal(signal)).await {
+                Ok(_) => return Ok(()),
+                // It left between the two: its container has ended, unless the shim was killed.
+                Err(ContainersError::Shim { .. }) if self.shim_leaves(container).await => {}
+                // It may signal once it comes to itself. That a process dies twice does no harm.
+                Err(ContainersError::ShimSilent { .. }) if number == SIGKILL => {}
+                Err(error) => return Err(error),
             }
-            Err(_) => match &container.state {
-                State::Running { process } if observe::signal(process, number) => Ok(()),
-                _ => Err(wrong_state(container, "it must run")),
-            },
+        }
+        match &container.state {
+            State::Running { process } if observe::signal(process, number) => Ok(()),
+            _ => Err(wrong_state(container, "it must run")),
         }
     }
 }
