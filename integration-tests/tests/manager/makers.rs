@@ -1,4 +1,4 @@
-//! Images that others made: docker, podman, buildah, umoci and skopeo. Each is pulled from a real registry, runs, and its root is what skopeo and
+//! Images that others made: docker, podman, buildah, umoci and skopeo, in each compression that they know. Each is pulled from a real registry, runs, and its root is what skopeo and
 //! umoci make of the same image.
 //!
 //! All are made of one directory and of the same changes to it: a file removed, one replaced, one linked, a directory emptied.
@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use croze_integration_tests::{Crozed, Dockerd, Podman, Registry, Scene, busybox};
+use croze_integration_tests::{Crozed, Dockerd, Podman, Registry, RegistryOptions, Scene, busybox};
 
 use crate::trees::{compare_running, on_stage};
 
@@ -70,8 +70,15 @@ fn dockerfile(scene: &Scene) -> Result<PathBuf> {
 }
 
 /// Pulls an image that is in the registry, and compares it with what skopeo copies and umoci unpacks.
-fn judge(scene: &Scene, registry: &Registry<'_>, daemon: &Crozed<'_>, name: &str) -> Result<()> {
-    let reference = registry.reference(&format!("made:{name}"));
+fn judge(
+    scene: &Scene,
+    registry: &Registry<'_>,
+    daemon: &Crozed<'_>,
+    repository: &str,
+    tag: &str,
+) -> Result<()> {
+    let reference = registry.reference(&format!("{repository}:{tag}"));
+    let name = format!("{repository}-{tag}");
     let layout = scene.path(&format!("{name}-copied"));
     copy(
         scene,
@@ -85,7 +92,7 @@ fn judge(scene: &Scene, registry: &Registry<'_>, daemon: &Crozed<'_>, name: &str
         &format!("oci:{}:latest", layout.display()),
     )?;
     daemon.ok(&["pull", &reference])?;
-    compare_running(scene, daemon, name, &reference, &layout, &MOUNTED_ON)?;
+    compare_running(scene, daemon, &name, &reference, &layout, &MOUNTED_ON)?;
     let script = "cat /data/replaced && [ ! -e /data/gone ] && [ ! -e /data/emptied/one ] && echo $MADE";
     let output = daemon.ok(&["run", "--rm", &reference, "sh", "-c", script])?;
     assert_eq!(output.stdout, "new\nhere\n", "{name}");
@@ -136,7 +143,7 @@ fn dockers_images_are_what_they_are_elsewhere() -> Result<()> {
                 .contains("vnd.docker.distribution.manifest.v2+json"),
             "it has docker's own form"
         );
-        judge(scene, registry, daemon, "docker")
+        judge(scene, registry, daemon, "made", "docker")
     })
 }
 
@@ -162,7 +169,7 @@ fn podmans_images_are_what_they_are_elsewhere() -> Result<()> {
             podman
                 .call(&["push", "--tls-verify=false", name, &to])?
                 .success()?;
-            judge(scene, registry, daemon, name)?;
+            judge(scene, registry, daemon, "made", name)?;
         }
         Ok(())
     })
@@ -206,7 +213,7 @@ fn buildahs_images_are_what_they_are_elsewhere() -> Result<()> {
         buildah(&["commit", "--rm", &changed, "made"])?;
         let to = format!("docker://{}", registry.reference("made:buildah"));
         buildah(&["push", "--tls-verify=false", "made", &to])?;
-        judge(scene, registry, daemon, "buildah")
+        judge(scene, registry, daemon, "made", "buildah")
     })
 }
 
@@ -248,9 +255,66 @@ fn umocis_and_skopeos_images_are_what_they_are_elsewhere() -> Result<()> {
         let from = format!("oci:{image}");
         for (name, flags) in [("umoci", &[][..]), ("skopeo-docker", &["--format", "v2s2"][..])] {
             push(scene, registry, flags, &from, name)?;
-            judge(scene, registry, daemon, name)?;
+            judge(scene, registry, daemon, "made", name)?;
         }
         Ok(())
+    })
+}
+
+/// One image, pushed in every compression that its makers know: a frame of zstd for each layer; many of them, with others between them that a reader
+/// must skip (`zstd:chunked`); and gzip. What is unpacked is the same, layer by layer.
+#[test]
+fn layers_in_zstd_are_what_they_are_in_gzip() -> Result<()> {
+    Scene::play(|scene| {
+        let daemon = Crozed::start(scene)?;
+        let context = dockerfile(scene)?;
+        let podman = Podman::new(scene)?;
+        let context = context.to_string_lossy().into_owned();
+        let isolated = ["--isolation", "chroot", "--format", "oci"];
+        podman
+            .call(&[&["build"], &isolated[..], &["-t", "made", &context]].concat())?
+            .success()?;
+        let archive = format!("oci-archive:{}", scene.path("made.tar").display());
+        podman.call(&["push", "made", &archive])?.success()?;
+        let mut images = Vec::new();
+        for (name, format) in [
+            ("podman-zstd", "zstd"),
+            ("podman-chunked", "zstd:chunked"),
+            ("podman-gzip", "gzip"),
+            ("skopeo-zstd", "zstd"),
+            ("skopeo-chunked", "zstd:chunked"),
+        ] {
+            // One of its own: both programs remember what a registry has, and push no layer again that is there in another compression.
+            let registry = Registry::start_with(scene, &format!("has-{name}"), &RegistryOptions::default())?;
+            let to = format!("docker://{}", registry.reference(&format!("{name}:1")));
+            if name.starts_with("podman") {
+                let words = ["push", "--tls-verify=false", "--compression-format", format];
+                podman.call(&[&words[..], &["made", &to]].concat())?.success()?;
+            } else {
+                let words = ["--dest-tls-verify=false", "--dest-compress-format", format];
+                copy(scene, &words, &archive, &to)?;
+            }
+            let manifest = registry.manifest(name, "1")?;
+            let word = format!("tar+{}", format.trim_end_matches(":chunked"));
+            ensure!(manifest.matches(&word).count() == 2, "{name}: {manifest}");
+            ensure!(
+                manifest.contains("zstd-chunked") == format.ends_with("chunked"),
+                "{name}: {manifest}"
+            );
+            judge(scene, &registry, &daemon, name, "1")?;
+            let reference = registry.reference(&format!("{name}:1"));
+            daemon.ok(&["pull", &reference])?;
+            images.push(daemon.inspect(&reference)?);
+            daemon.ok(&["rmi", &reference])?;
+        }
+        let layers: Vec<_> = images.iter().map(|image| &image["RootFS"]).collect();
+        ensure!(
+            layers
+                .iter()
+                .all(|of| *of == layers[0] && of["Layers"][1].is_string()),
+            "{layers:?}"
+        );
+        daemon.finish()
     })
 }
 

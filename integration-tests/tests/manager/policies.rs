@@ -1,7 +1,7 @@
 //! When an image is fetched (`--pull`), and what is shown of what it consists of.
 
 use anyhow::{Context as _, Result, ensure};
-use croze_integration_tests::{Entry, FaultyProxy, ImageLayout, LayerTar, Registry, Scene};
+use croze_integration_tests::{Entry, Fault, FaultyProxy, ImageLayout, LayerTar, Registry, Rule, Scene};
 use serde_json::json;
 
 use crate::trees::on_stage;
@@ -42,13 +42,21 @@ fn an_image_is_fetched_when_the_policy_says_so() -> Result<()> {
             assert_eq!(id()?, first, "{policy}");
             assert_eq!(proxy.answered(), [], "{policy}");
         }
-        create("newer")?.success()?;
+        let output = create("newer")?.success()?;
+        ensure!(output.stderr.contains(": fetched "), "{output}");
         let second = id()?;
         ensure!(second != first, "the newer one was fetched");
         proxy.obey(&[]);
         let output = create("newer")?.success()?;
         assert_eq!(proxy.bytes("/blobs/"), 0, "it is here");
-        ensure!(!output.stderr.contains("warning"), "{output}");
+        assert_eq!(output.stderr, "", "nothing is new");
+
+        // One that is there and comes damaged is not the same as none.
+        push(scene, registry, &["a", "b", "c"], "app:1")?;
+        proxy.obey(&[Rule::always("/blobs/", Fault::Flip(20))]);
+        create("newer")?.failure(&["digest"])?;
+        assert_eq!(id()?, second);
+        proxy.obey(&[]);
 
         // A registry that is gone is no reason not to use what is here, unless it must be asked.
         drop(proxy);

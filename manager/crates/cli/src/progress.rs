@@ -9,9 +9,22 @@ use crate::human;
 use crate::output;
 use crate::terminal::{self, RawMode};
 
+/// What of a pull is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// All of it.
+    Everything,
+    /// What comes, from when something does: of an image that is here already, nothing.
+    Arrivals,
+    /// Nothing.
+    Nothing,
+}
+
 /// Shows the progress of one pull.
 #[derive(Debug)]
 pub(crate) enum Display {
+    /// Nothing yet. As soon as something comes it is one of the next two, and begins with what was said last of the reference.
+    Waiting(Option<PullProgress>),
     /// One bar per layer.
     Bars(Bars),
     /// One line per change of a layer's phase.
@@ -22,11 +35,12 @@ pub(crate) enum Display {
 
 impl Display {
     /// The display that fits standard error.
-    pub(crate) fn new(quiet: bool) -> Self {
-        match (quiet, terminal::stderr_is_terminal()) {
-            (true, _) => Self::Quiet,
-            (false, true) => Self::Bars(Bars::new()),
-            (false, false) => Self::Lines(HashMap::new()),
+    pub(crate) fn new(shown: Shown) -> Self {
+        match shown {
+            Shown::Nothing => Self::Quiet,
+            Shown::Arrivals => Self::Waiting(None),
+            Shown::Everything if terminal::stderr_is_terminal() => Self::Bars(Bars::new()),
+            Shown::Everything => Self::Lines(HashMap::new()),
         }
     }
 
@@ -38,6 +52,18 @@ impl Display {
     /// Shows one message of the daemon.
     pub(crate) fn update(&mut self, progress: &PullProgress) {
         match self {
+            Self::Waiting(_) if progress.phase() == PullPhase::Fetching => {
+                let waited = std::mem::replace(self, Self::new(Shown::Everything));
+                if let Self::Waiting(Some(said)) = waited {
+                    self.update(&said);
+                }
+                self.update(progress);
+            }
+            Self::Waiting(said) => {
+                if progress.phase() == PullPhase::Resolving {
+                    *said = Some(progress.clone());
+                }
+            }
             Self::Bars(bars) => bars.update(progress),
             Self::Lines(phases) => {
                 if let Some(line) = changed_line(phases, progress) {
@@ -191,6 +217,25 @@ mod tests {
         );
         assert_eq!(say(PullPhase::Fetching), None);
         assert_eq!(say(PullPhase::Done).as_deref(), Some("0123456789ab: done"));
+    }
+
+    #[test]
+    fn what_is_here_draws_nothing_and_what_comes_draws_all() {
+        let progress = |phase: PullPhase| PullProgress {
+            item: "a:1".to_owned(),
+            phase: phase.into(),
+            ..PullProgress::default()
+        };
+        let mut display = Display::new(Shown::Arrivals);
+        for phase in [PullPhase::Resolving, PullPhase::Waiting, PullPhase::Present] {
+            display.update(&progress(phase));
+            assert!(matches!(display, Display::Waiting(Some(_))), "{phase:?}");
+        }
+        display.update(&progress(PullPhase::Fetching));
+        assert!(
+            matches!(display, Display::Bars(_) | Display::Lines(_)),
+            "{display:?}"
+        );
     }
 
     #[test]

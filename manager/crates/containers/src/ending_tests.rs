@@ -268,7 +268,10 @@ async fn a_shim_that_says_nothing_is_waited_for_once() {
     let error = prepared.containers.remove(&prepared.id).await.unwrap_err();
     assert!(matches!(error, ContainersError::ShimSilent { .. }), "{error}");
     assert_eq!(since.elapsed().as_secs(), 10);
-    assert!(prepared.containers.get(&prepared.id).is_ok(), "nothing is removed");
+    assert!(
+        prepared.containers.get(&prepared.id).is_ok(),
+        "nothing is removed"
+    );
 
     let mut command = waiting(&[]);
     let process = observe::process_of(command.id());

@@ -92,9 +92,7 @@ impl Link {
 
     /// Connects, where no shim is an error.
     pub(crate) async fn to(run_dir: &Path, name: &str) -> Result<Self, ContainersError> {
-        Self::dial(run_dir, name)
-            .await
-            .map_err(|error| error.of(name))
+        Self::dial(run_dir, name).await.map_err(|error| error.of(name))
     }
 
     fn broken(&self, reason: impl Into<String>) -> ContainersError {

@@ -10,6 +10,7 @@ use croze_client::{Client, Error};
 
 use crate::args::{ContainerArgs, PullPolicy};
 use crate::failure::Failure;
+use crate::progress::Shown;
 use crate::verbs::cidfile::CidFile;
 use crate::verbs::images::{self, Source};
 use crate::verbs::{networks, options};
@@ -104,7 +105,8 @@ async fn ensure_image(
             }
         }
     }
-    let result = images::fetch(client, source, quiet).await?;
+    let shown = if quiet { Shown::Nothing } else { Shown::Everything };
+    let result = images::fetch(client, source, shown).await?;
     tell(&result, quiet);
     Ok(())
 }
@@ -134,13 +136,15 @@ async fn here(client: &Client, source: &Source<'_>) -> Result<Here, Failure> {
     }
 }
 
-/// Fetches what the registry has by now. If that fails, what is here is used, and the user told.
+/// Fetches what the registry has by now. If it cannot be asked, or has no answer for us, what is here is used, and the user told; whatever else goes
+/// wrong is an error: a full disk, damaged content, a pull that somebody cancelled.
 async fn refresh(client: &Client, source: &Source<'_>, quiet: bool) -> Result<(), Failure> {
-    match images::fetch(client, source, true).await {
+    let shown = if quiet { Shown::Nothing } else { Shown::Arrivals };
+    match images::fetch(client, source, shown).await {
         Ok(result) if result.up_to_date => {}
         Ok(result) => tell(&result, quiet),
-        // This program itself was interrupted, or cannot reach the daemon, where there is no kind.
-        Err(failure) if failure.kind().is_some() => {
+        // Where this program itself was interrupted, or cannot reach the daemon, there is no kind.
+        Err(failure) if failure.kind().is_some_and(is_the_registrys) => {
             output::notice(&format!(
                 "warning: cannot see whether there is a newer {}, going on with the one that is here: {}",
                 source.image,
@@ -150,6 +154,18 @@ async fn refresh(client: &Client, source: &Source<'_>, quiet: bool) -> Result<()
         Err(failure) => return Err(failure),
     }
     Ok(())
+}
+
+/// Whether a pull that fails with this found no registry that would say what it has.
+fn is_the_registrys(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Unavailable
+            | ErrorKind::Unauthenticated
+            | ErrorKind::PermissionDenied
+            | ErrorKind::NotFound
+            | ErrorKind::DeadlineExceeded
+    )
 }
 
 fn tell(result: &PullResult, quiet: bool) {

@@ -14,7 +14,7 @@ use crate::args::{ImagesArgs, PullArgs, RmiArgs, TagArgs};
 use crate::failure::Failure;
 use crate::listing::{Format, Title};
 use crate::output;
-use crate::progress::{self, Display};
+use crate::progress::{self, Display, Shown};
 use crate::template::Value;
 use crate::{credentials, human, signals, verbs};
 
@@ -28,7 +28,12 @@ pub(super) async fn pull(client: &Client, args: &PullArgs) -> Result<u8, Failure
         platform: args.platform.as_deref(),
         creds: args.creds.as_deref(),
     };
-    let result = fetch(client, &source, args.quiet).await?;
+    let shown = if args.quiet {
+        Shown::Nothing
+    } else {
+        Shown::Everything
+    };
+    let result = fetch(client, &source, shown).await?;
     for warning in &result.warnings {
         output::notice(&format!("WARNING: {warning}"));
     }
@@ -56,8 +61,8 @@ pub(super) struct Source<'a> {
     pub(super) creds: Option<&'a str>,
 }
 
-/// Pulls an image and shows the progress.
-pub(super) async fn fetch(client: &Client, source: &Source<'_>, quiet: bool) -> Result<PullResult, Failure> {
+/// Pulls an image and shows this much of the progress.
+pub(super) async fn fetch(client: &Client, source: &Source<'_>, shown: Shown) -> Result<PullResult, Failure> {
     let request = PullRequest {
         reference: source.image.to_owned(),
         platform: source.platform.unwrap_or_default().to_owned(),
@@ -70,7 +75,7 @@ pub(super) async fn fetch(client: &Client, source: &Source<'_>, quiet: bool) -> 
         .await
         .map_err(Error::from)?
         .into_inner();
-    let mut display = Display::new(quiet);
+    let mut display = Display::new(shown);
     // Bars are taken from the terminal before a signal ends this program; elsewhere it ends at once.
     let mut signalled = pin!(signals::ending());
     loop {

@@ -33,17 +33,26 @@ const LONGEST_COMMAND: usize = 45;
 #[derive(Debug, Default, Deserialize)]
 struct Config {
     #[serde(default)]
-    history: Vec<Step>,
+    history: Option<Vec<serde_json::Value>>,
 }
 
-/// One step of the image's making (image specification, "history"). Every field may be missing.
+/// The steps that a config names. A step that is none costs its own words, and not those of the others.
+fn history_of(config: &[u8]) -> Vec<Step> {
+    let config: Config = serde_json::from_slice(config).unwrap_or_default();
+    let steps = config.history.unwrap_or_default().into_iter();
+    steps
+        .map(|step| serde_json::from_value(step).unwrap_or_default())
+        .collect()
+}
+
+/// One step of the image's making (image specification, "history"). Every field may be missing, or be `null`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 struct Step {
-    created: String,
-    created_by: String,
-    comment: String,
-    empty_layer: bool,
+    created: Option<String>,
+    created_by: Option<String>,
+    comment: Option<String>,
+    empty_layer: Option<bool>,
 }
 
 /// `croze history`
@@ -56,9 +65,8 @@ pub(super) async fn history(client: &Client, args: &HistoryArgs) -> Result<u8, F
     };
     let image = inspect(client, &args.image).await?;
     let id = image.summary.map(|summary| summary.id).unwrap_or_default();
-    let config: Config = serde_json::from_slice(&image.config_json).unwrap_or_default();
     let now = Timestamp::now();
-    let steps = steps(&config.history, &image.layers);
+    let steps = steps(&history_of(&image.config_json), &image.layers);
     let rows: Vec<Value> = steps
         .iter()
         .rev()
@@ -75,7 +83,11 @@ fn steps(history: &[Step], layers: &[ImageLayer]) -> Vec<(Step, u64)> {
     let mut steps: Vec<(Step, u64)> = history
         .iter()
         .map(|step| {
-            let size = if step.empty_layer { None } else { sizes.next() };
+            let size = if step.empty_layer == Some(true) {
+                None
+            } else {
+                sizes.next()
+            };
             (step.clone(), size.unwrap_or(0))
         })
         .collect();
@@ -90,25 +102,27 @@ fn row(id: &str, step: &Step, size: u64, args: &HistoryArgs, now: Timestamp) -> 
         human::short_id(id)
     };
     // What the builder wrote there is for one line of text.
-    let command = printable(&step.created_by.replace('\t', " "));
+    let created = step.created.as_deref().unwrap_or_default();
+    let words = step.created_by.as_deref().unwrap_or_default();
+    let command = printable(&words.replace('\t', " "));
     let command = if args.no_trunc {
         command
     } else {
         human::ellipsis(&command, LONGEST_COMMAND)
     };
-    let created_at = human::rfc3339(&step.created);
+    let created_at = human::rfc3339(created);
     let (since, size) = if args.human {
-        (human::ago(&step.created, now), human::size(size))
+        (human::ago(created, now), human::size(size))
     } else {
         (created_at.clone(), size.to_string())
     };
-    let since = if step.created.is_empty() {
+    let since = if created.is_empty() {
         "N/A".to_owned()
     } else {
         since
     };
     let fields = [
-        ("Comment", printable(&step.comment)),
+        ("Comment", printable(step.comment.as_deref().unwrap_or_default())),
         ("CreatedAt", created_at),
         ("CreatedBy", command),
         ("CreatedSince", since),
@@ -260,8 +274,8 @@ mod tests {
     #[test]
     fn steps_have_the_sizes_of_their_layers() {
         let step = |words: &str, empty_layer| Step {
-            created_by: words.to_owned(),
-            empty_layer,
+            created_by: Some(words.to_owned()),
+            empty_layer: Some(empty_layer),
             ..Step::default()
         };
         let (add, cmd, run) = (step("ADD", false), step("CMD", true), step("RUN", false));
@@ -285,6 +299,37 @@ mod tests {
             let steps = steps(history, &layers);
             let found: Vec<(&Step, u64)> = steps.iter().map(|(step, size)| (step, *size)).collect();
             assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_step_that_is_none_costs_its_own_words_only() {
+        let words = |config: &str| -> Vec<Option<String>> {
+            let steps = history_of(config.as_bytes()).into_iter();
+            steps.map(|step| step.created_by).collect()
+        };
+        let (a, b) = (Some("a".to_owned()), Some("b".to_owned()));
+        for (history, expected) in [
+            (
+                r#"[{"created_by":"a"},{"created_by":"b"}]"#,
+                vec![a.clone(), b.clone()],
+            ),
+            (
+                r#"[{"created":null,"comment":null,"empty_layer":null,"created_by":"a"},{"created_by":null}]"#,
+                vec![a.clone(), None],
+            ),
+            (
+                r#"[{"created_by":"a"},{"created_by":7},null,{"created_by":"b"}]"#,
+                vec![a, None, None, b],
+            ),
+            ("null", vec![]),
+            ("7", vec![]),
+        ] {
+            assert_eq!(
+                words(&format!(r#"{{"history":{history}}}"#)),
+                expected,
+                "{history}"
+            );
         }
     }
 

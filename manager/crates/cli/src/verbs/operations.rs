@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::args::OperationVerb;
 use crate::failure::Failure;
 use crate::listing::{Format, Title};
-use crate::progress::Display;
+use crate::progress::{Display, Shown};
 use crate::template::Value;
 use crate::{human, signals, verbs};
 
@@ -82,7 +82,7 @@ async fn watch(client: &Client, id: &str) -> Result<u8, Failure> {
     let request = WatchOperationRequest { id: id.to_owned() };
     let watched = client.operations().watch_operation(request).await;
     let mut events = watched.map_err(Error::from)?.into_inner();
-    let mut display = Display::new(false);
+    let mut display = Display::new(Shown::Everything);
     let mut signalled = pin!(signals::ending());
     loop {
         let progress = tokio::select! {
