@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use croze_integration_tests::{Bundle, Output, Runtime, Scene, spec};
+use croze_integration_tests::{Bundle, Output, Runtime, Scene, spec, wait_until};
 use serde_json::{Value, json};
 
 use crate::host::Host;
@@ -107,12 +108,18 @@ impl<'scene> Stage<'scene> {
         Ok(id)
     }
 
-    /// Starts a container that waits for a signal.
+    /// Starts a container that waits for a signal; one that came before it does would be lost on a first process.
     ///
     /// # Errors
     /// The runtime fails.
     pub fn waiting(&self) -> Result<String> {
-        self.start(&spec::docker_like(&["/probe", "wait"]))
+        let bundle = self.bundle(&spec::docker_like(&["/probe", "wait"]))?;
+        let id = self.next_id();
+        let process = self.runtime.create_and_start(&bundle, &id)?;
+        wait_until("the container waits", Duration::from_secs(10), || {
+            Ok(process.stdout().contains("ready").then_some(()))
+        })?;
+        Ok(id)
     }
 
     /// Calls the runtime; it must succeed.

@@ -16,14 +16,6 @@ use serde_json::{Value, json};
 
 use crate::is_croze;
 
-/// Runs a spec with these arguments and changes in a fresh bundle; its trimmed output.
-fn output_of(scene: &Scene, name: &str, args: &[&str], changes: &[(&str, Value)]) -> Result<String> {
-    let runtime = Runtime::new(scene)?;
-    let bundle = Bundle::new(scene, name, &changed(args, changes)?)?;
-    let output = runtime.run(&bundle, &scene.id(name))?.success()?;
-    Ok(output.stdout.trim().to_owned())
-}
-
 /// A spec with these fields set, by their pointers.
 fn changed(args: &[&str], changes: &[(&str, Value)]) -> Result<Value> {
     let mut config = spec::docker_like(args);
@@ -32,99 +24,6 @@ fn changed(args: &[&str], changes: &[(&str, Value)]) -> Result<Value> {
         config.pointer_mut(parent).context("it is there")?[key] = value.clone();
     }
     Ok(config)
-}
-
-#[test]
-fn the_scheduler_is_as_asked() -> Result<()> {
-    Scene::play(|scene| {
-        if !is_croze(&Runtime::new(scene)?) {
-            return Ok(());
-        }
-        for (name, scheduler, nice, policy) in [
-            ("batch", json!({ "policy": "SCHED_BATCH", "nice": 7 }), "7", "3"),
-            ("idle", json!({ "policy": "SCHED_IDLE" }), "0", "5"),
-            ("other", json!({ "policy": "SCHED_OTHER", "nice": -3 }), "-3", "0"),
-        ] {
-            let stat = output_of(
-                scene,
-                name,
-                &["/bin/cat", "/proc/self/stat"],
-                &[("/process/scheduler", scheduler)],
-            )?;
-            // proc(5): the nice value is field 19, the policy field 41.
-            let fields: Vec<&str> = stat.split(' ').collect();
-            assert_eq!((fields[18], fields[40]), (nice, policy), "{name}: {stat}");
-        }
-        Ok(())
-    })
-}
-
-#[test]
-fn the_io_priority_is_as_asked() -> Result<()> {
-    Scene::play(|scene| {
-        if !is_croze(&Runtime::new(scene)?) {
-            return Ok(());
-        }
-        for (name, class, priority, want) in [
-            ("be", "IOPRIO_CLASS_BE", 6, "best-effort: prio 6"),
-            ("idle", "IOPRIO_CLASS_IDLE", 0, "idle"),
-        ] {
-            let shown = output_of(
-                scene,
-                name,
-                &["/bin/busybox", "ionice"],
-                &[(
-                    "/process/ioPriority",
-                    json!({ "class": class, "priority": priority }),
-                )],
-            )?;
-            assert_eq!(shown, want, "{name}");
-        }
-        Ok(())
-    })
-}
-
-#[test]
-fn senseless_scheduling_is_refused_by_its_field() -> Result<()> {
-    Scene::play(|scene| {
-        let runtime = Runtime::new(scene)?;
-        if !is_croze(&runtime) {
-            return Ok(());
-        }
-        for (number, (pointer, value, words)) in [
-            (
-                "/process/scheduler",
-                json!({ "policy": "SCHED_OTHER", "nice": 99 }),
-                "process.scheduler.nice",
-            ),
-            (
-                "/process/scheduler",
-                json!({ "policy": "SCHED_SOON" }),
-                "process.scheduler.policy",
-            ),
-            (
-                "/process/ioPriority",
-                json!({ "class": "IOPRIO_CLASS_BE", "priority": 9 }),
-                "process.ioPriority.priority",
-            ),
-            (
-                "/linux/memoryPolicy",
-                json!({ "mode": "MPOL_BIND", "nodes": "a-b" }),
-                "linux.memoryPolicy.nodes",
-            ),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let bundle = Bundle::new(
-                scene,
-                &format!("senseless-{number}"),
-                &changed(&["/bin/true"], &[(pointer, value)])?,
-            )?;
-            runtime.run(&bundle, &scene.id("senseless"))?.failure(&[words])?;
-        }
-        Ok(())
-    })
 }
 
 #[test]
@@ -147,38 +46,6 @@ fn memory_comes_from_the_nodes_that_were_asked_for() -> Result<()> {
             output.failure(&["linux.memoryPolicy", "lacks"])?;
         }
         Ok(())
-    })
-}
-
-#[test]
-fn an_added_process_runs_on_its_own_cpus() -> Result<()> {
-    Scene::play(|scene| {
-        let runtime = Runtime::new(scene)?;
-        if !is_croze(&runtime) {
-            return Ok(());
-        }
-        let bundle = Bundle::new(scene, "cpus", &spec::docker_like(&["/probe", "wait"]))?;
-        let id = scene.id("cpus");
-        runtime.create_and_start(&bundle, &id)?;
-        let file = scene.path("process.json");
-        for affinity in [
-            json!({ "initial": "0" }),
-            json!({ "initial": "0-1", "final": "0" }),
-        ] {
-            let process = json!({
-                "user": { "uid": 0, "gid": 0 }, "cwd": "/", "execCPUAffinity": affinity,
-                "args": ["/bin/cat", "/proc/self/status"],
-            });
-            std::fs::write(&file, process.to_string())?;
-            let name = file.display().to_string();
-            let output = runtime.call(&["exec", "--process", &name, &id])?.success()?;
-            let line = output
-                .stdout
-                .lines()
-                .find(|line| line.starts_with("Cpus_allowed_list:"));
-            assert_eq!(line, Some("Cpus_allowed_list:\t0"), "{affinity}");
-        }
-        runtime.delete_by_force(&id)
     })
 }
 

@@ -119,21 +119,3 @@ fn a_hook_that_takes_too_long_is_ended() -> Result<()> {
         Ok(())
     })
 }
-
-#[test]
-fn a_hook_sees_its_own_environment_only() -> Result<()> {
-    Scene::play(|scene| {
-        let runtime = Runtime::new(scene)?;
-        let seen = scene.path("seen");
-        let mut config = spec::docker_like(&["/bin/true"]);
-        let script = format!("env > {}", seen.display());
-        config["hooks"] = json!({ "createRuntime": [{
-            "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin", "MINE=yes"],
-        }] });
-        let bundle = Bundle::new(scene, "env", &config)?;
-        runtime.run(&bundle, &scene.id("env"))?.success()?;
-        let seen = fs::read_to_string(&seen)?;
-        ensure!(seen.contains("MINE=yes") && !seen.contains("CARGO"), "{seen}");
-        Ok(())
-    })
-}

@@ -48,12 +48,15 @@ pub(super) fn cases() -> Vec<Case> {
         Case::script("hooks.args, env", |stage| {
             let directory = stage.directory("hook")?;
             let file = directory.join("seen");
-            let line = format!("echo \"$0 $1 $KEY ${{HOME-none}}\" > {}", file.display());
+            let line = format!(
+                "echo \"$0 $1 $KEY ${{HOME-none}} ${{CARGO-none}}\" > {}",
+                file.display()
+            );
             let mut config = spec::docker_like(&["/bin/true"]);
             config["hooks"] = json!({ "prestart": [{ "path": "/bin/sh", "args": ["sh", "-c", line, "zero", "one"], "env": ["KEY=value"] }] });
             stage.run(&config)?.success()?;
             let seen = fs::read_to_string(&file)?;
-            ensure!(seen.trim() == "zero one value none", "{seen}");
+            ensure!(seen.trim() == "zero one value none none", "{seen}");
             Ok(())
         }),
         Case::script("hooks.timeout", |stage| {

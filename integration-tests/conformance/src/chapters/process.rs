@@ -11,6 +11,7 @@ use crate::stage::Stage;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = root_object();
+    cases.extend(command());
     cases.extend(identity());
     cases.extend(rlimits());
     cases.extend(capabilities());
@@ -86,12 +87,11 @@ fn root_object() -> Vec<Case> {
     cases
 }
 
-fn identity() -> Vec<Case> {
-    let ids = |id: u32| json!({ "real": id, "effective": id, "saved": id });
+fn command() -> Vec<Case> {
     vec![
         Case::new("process.args")
-            .args(&["/probe", "report", "--", "a b", ""])
-            .reports("/argv", json!(["/probe", "report", "--", "a b", ""])),
+            .args(&["/probe", "report", "--", "a b", "", "ünïcode"])
+            .reports("/argv", json!(["/probe", "report", "--", "a b", "", "ünïcode"])),
         Case::new("process.args empty")
             .set("/process/args", json!([]))
             .refused(&["args"]),
@@ -106,8 +106,14 @@ fn identity() -> Vec<Case> {
             .args(&["/etc/passwd"])
             .refused(&["permission denied"]),
         Case::new("process.env")
-            .set("/process/env", json!(["PATH=/bin", "A=1", "B=two words"]))
-            .reports("/environment/B", json!("two words")),
+            .set(
+                "/process/env",
+                json!(["PATH=/bin", "HOME=/x", "EMPTY=", "TWO=two words=2"]),
+            )
+            .reports(
+                "/environment",
+                json!({ "PATH": "/bin", "HOME": "/x", "EMPTY": "", "TWO": "two words=2" }),
+            ),
         Case::new("process.env HOME is set from passwd")
             .set("/process/env", json!(["PATH=/bin"]))
             .set("/process/user", json!({ "uid": 1000, "gid": 1000 }))
@@ -119,6 +125,12 @@ fn identity() -> Vec<Case> {
         Case::new("process.env without a name")
             .set("/process/env", json!(["PATH=/bin", "=value"]))
             .refused(&["process.env", "NAME=value"]),
+    ]
+}
+
+fn identity() -> Vec<Case> {
+    let ids = |id: u32| json!({ "real": id, "effective": id, "saved": id });
+    vec![
         Case::new("process.cwd")
             .set("/process/cwd", json!("/tmp"))
             .reports("/cwd", json!("/tmp")),
@@ -273,7 +285,7 @@ fn capabilities() -> Vec<Case> {
             .set("/process/user", json!({ "uid": 1000, "gid": 1000 }))
             .set(
                 "/process/capabilities",
-                json!({ "bounding": two, "permitted": two, "effective": two }),
+                json!({ "bounding": two, "permitted": two, "effective": two, "inheritable": two }),
             )
             .reports("/capabilities/effective", none),
         Case::new("process.capabilities unknown is no error")

@@ -28,7 +28,7 @@ const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
 ];
 
 fn devices() -> Vec<Case> {
-    let node = |kind: &str, major: u32, minor: u32, mode: &str, uid: u32| json!({ "type": kind, "major": major, "minor": minor, "mode": mode, "uid": uid, "gid": uid });
+    let node = |kind: &str, major: u32, minor: u32, mode: &str, uid: u32| json!({ "type": kind, "major": major, "minor": minor, "mode": mode, "uid": uid, "gid": 2 * uid });
     let mut cases: Vec<Case> = DEFAULT_DEVICES
         .into_iter()
         .map(|(name, major, minor)| {
@@ -55,7 +55,7 @@ fn devices() -> Vec<Case> {
         Case::new("linux.devices b").set("/linux/devices", asked(json!({ "path": "/dev/mine", "type": "b", "major": 7, "minor": 0 }))).reports("/devices/mine/type", json!("b")),
         Case::new("linux.devices p").set("/linux/devices", asked(json!({ "path": "/dev/mine", "type": "p" }))).shell("test -p /dev/mine && echo fifo").prints("fifo"),
         Case::new("linux.devices fileMode, uid, gid")
-            .set("/linux/devices", asked(json!({ "path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 7, "gid": 7 })))
+            .set("/linux/devices", asked(json!({ "path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 7, "gid": 14 })))
             .reports("/devices/mine", node("c", 1, 3, "0640", 7)),
         Case::new("linux.devices in a directory that is made")
             .set("/linux/devices", asked(json!({ "path": "/dev/sub/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 0o600 })))
@@ -134,6 +134,9 @@ fn kernel() -> Vec<Case> {
             .set("/linux/memoryPolicy", policy("MPOL_INTERLEAVE", "0"))
             .shell("grep -c interleave /proc/self/numa_maps > /dev/null && echo interleaved")
             .prints("interleaved"),
+        Case::new("linux.memoryPolicy nodes that are no list")
+            .set("/linux/memoryPolicy", policy("MPOL_BIND", "a-b"))
+            .refused(&["linux.memoryPolicy.nodes"]),
         Case::new("linux.memoryPolicy unknown mode")
             .set("/linux/memoryPolicy", policy("MPOL_SOON", "0"))
             .refused(&["MPOL_SOON"]),
