@@ -6,7 +6,7 @@
 //!   "credsStore": "pass" }
 //! ```
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -16,13 +16,12 @@ use croze_client::Reference;
 use croze_client::v1::RegistryCredentials;
 use serde_json::{Map, Value, json};
 
-use crate::credentials::directory::{Directory, Owner, above};
+use crate::credentials::directory::{Owner, Place};
 use crate::credentials::key;
+use crate::output;
 
 /// The largest file that is read.
 const MAX_FILE: u64 = 8 << 20;
-/// How many symbolic links may lead to it, one to the next; the kernel follows no more.
-const MAX_LINKS: usize = 40;
 
 /// Why a file of credentials cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -93,28 +92,34 @@ impl AuthFile {
 
     /// Changes the file as it is by now, while nobody else who asks here does: two logins at once are both kept.
     pub(crate) fn change(path: &Path, change: impl FnOnce(&mut Self)) -> Result<(), AuthFileError> {
-        let path = resolve(path);
         let failed = |call| {
-            let path = path.clone();
+            let path = path.to_owned();
             move |source| AuthFileError::File { call, path, source }
         };
-        let Some(name) = path.file_name() else {
-            return Err(failed("write")(io::ErrorKind::IsADirectory.into()));
-        };
-        let directory = Directory::make(above(&path)).map_err(failed("make the directory of"))?;
+        // A file stays where symbolic links lead to.
+        let place = Place::find(path).map_err(failed("find or make the directory of"))?;
+        let (directory, name) = (&place.directory, place.name.as_os_str());
         // Until the end.
-        directory.lock();
+        directory
+            .lock(|| {
+                output::notice(&format!(
+                    "waiting for another program that has locked the directory of {}",
+                    path.display()
+                ));
+            })
+            .map_err(failed("lock the directory of"))?;
         let old = directory.open(name).map_err(failed("read"))?;
         // Of the very file that was read: what is in it must not become somebody else's.
         let owner = old.as_ref().map_or_else(|| directory.owner(), Owner::of);
         let owner = owner.map_err(failed("read"))?;
-        let mut file = Self::parse(&path, old.as_ref())?;
+        place.is_for(owner).map_err(failed("write"))?;
+        let mut file = Self::parse(path, old.as_ref())?;
         change(&mut file);
         let text = format!("{:#}\n", Value::Object(file.root));
         // Readable by its owner only, and whole or not at all.
         directory.replace(name, owner, &text).map_err(failed("write"))?;
         directory.sync().map_err(|source| AuthFileError::NotDurable {
-            path: path.clone(),
+            path: path.to_owned(),
             source,
         })
     }
@@ -207,18 +212,6 @@ fn whole(mut file: &File) -> io::Result<String> {
     Ok(text)
 }
 
-/// Where a file really is: one that symbolic links lead to stays there, also one that is still to be made.
-fn resolve(path: &Path) -> PathBuf {
-    let mut path = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        match fs::read_link(&path) {
-            Ok(target) => path = above(&path).join(target),
-            Err(_) => break,
-        }
-    }
-    path
-}
-
 /// Whether an entry's name means the whole registry.
 fn is_for(name: &str, registry: &str) -> bool {
     let whole = !name.contains('/') || name.contains("://");
@@ -255,6 +248,7 @@ fn entry(value: &Value) -> Option<RegistryCredentials> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -393,7 +387,6 @@ mod tests {
         for path in [&new, &home.join(".config")] {
             assert_eq!(owner_of(path).unwrap().uid, alice, "{}", path.display());
         }
-        assert_eq!(above(Path::new("auth.json")), Path::new("."));
     }
 
     #[test]
