@@ -8,6 +8,7 @@
 //! TCP needs the first only: a connection that leads nowhere ends, and the next one is a new one.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use croze_model::Protocol;
 
@@ -17,11 +18,15 @@ use crate::records::Endpoint;
 use crate::rules::Mapping;
 use crate::service::Result;
 
-/// Forgets everything that a container takes part in.
-pub(crate) fn endpoint(endpoint: &Endpoint) -> Result<()> {
+/// Forgets everything that these containers take part in.
+pub(crate) fn endpoints<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Result<()> {
+    let (ipv4, ipv6): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = endpoints
+        .into_iter()
+        .flat_map(|endpoint| endpoint.addresses().map(|own| own.address))
+        .partition(IpAddr::is_ipv4);
     let mut socket = Socket::open(Family::Filter)?;
-    for address in endpoint.addresses() {
-        for connection in conntrack::with(&mut socket, address.address)? {
+    for addresses in [ipv4, ipv6] {
+        for connection in conntrack::with(&mut socket, &addresses)? {
             conntrack::forget(&mut socket, &connection)?;
         }
     }

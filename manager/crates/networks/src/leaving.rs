@@ -5,10 +5,13 @@
 //!                                        └─▶ one thread: unpinned ── interface removed ── conntrack forgets ── record removed ── addresses free
 //! ```
 //!
+//! The thread takes everybody who has left by then through each of its steps together.
+//!
 //! Removing an interface costs some ten milliseconds, in which the kernel waits until no processor looks at it any more: nobody has to wait for
 //! that but who wants what it holds. The same container's next connection does, an address that is not free yet, and the daemon's end. Until all
 //! is done the record stays: what a killed daemon has not come to is found by recovery.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{MutexGuard, PoisonError};
 
@@ -48,7 +51,7 @@ impl Networks {
         if let Some(endpoint) = self.free_ports(id) {
             let unpinned = namespace::remove(&endpoint.namespace);
             note(id, unpinned);
-            self.clear(&endpoint);
+            self.clear_all(vec![endpoint]);
         }
     }
 
@@ -123,46 +126,56 @@ impl Networks {
             for endpoint in &departures {
                 note(&endpoint.container, namespace::remove(&endpoint.namespace));
             }
-            for endpoint in &departures {
-                let cleared = catch_unwind(AssertUnwindSafe(|| self.clear(endpoint)));
-                if cleared.is_err() {
-                    // The panic is in the log; whoever waits shall not wait for ever.
-                    self.has_left(endpoint);
+            self.clear_all(departures);
+        }
+    }
+
+    /// What is left when the namespaces are unpinned; whatever happens, nobody waits for these any more.
+    fn clear_all(&self, endpoints: Vec<Endpoint>) {
+        let mut endpoints = VecDeque::from(endpoints);
+        let cleared = catch_unwind(AssertUnwindSafe(|| self.clear(&mut endpoints)));
+        if cleared.is_err() {
+            // The panic is in the log. What may be left in the kernel has their addresses: those stay taken, until recovery has seen to it.
+            for endpoint in &endpoints {
+                self.is_done_with(&endpoint.container);
+            }
+        }
+    }
+
+    /// Takes each out of the list when nothing of it is left.
+    fn clear(&self, endpoints: &mut VecDeque<Endpoint>) {
+        for endpoint in endpoints.iter() {
+            // Somebody else may be in the namespace still, and keep it.
+            note(
+                &endpoint.container,
+                Socket::open(Family::Route).and_then(|mut s| route::remove_link(&mut s, &endpoint.interface)),
+            );
+        }
+        // Nothing more comes from them, and nothing that is remembered shall lead to the next one that has such an address.
+        if let Some(first) = endpoints.front() {
+            note(&first.container, forget::endpoints(endpoints.iter()));
+        }
+        while let Some(endpoint) = endpoints.front() {
+            let id = &endpoint.container;
+            note(id, self.forget_endpoint(id));
+            let mut state = self.state();
+            if let Some(up) = &mut state.up {
+                // Brought up since the beginning of this, it has been told of these ports.
+                note(id, up.filter.withdraw(&mappings(endpoint)));
+                up.pool.free(endpoint.ipv4.address);
+                if let (Some(pool), Some(ipv6)) = (&mut up.pool6, endpoint.ipv6) {
+                    pool.free(ipv6.address);
                 }
             }
+            drop(state);
+            self.is_done_with(id);
+            endpoints.pop_front();
         }
     }
 
-    /// What is left when the namespace is unpinned.
-    fn clear(&self, endpoint: &Endpoint) {
-        let id = &endpoint.container;
-        // Somebody else may be in the namespace still, and keep it.
-        note(
-            id,
-            Socket::open(Family::Route).and_then(|mut s| route::remove_link(&mut s, &endpoint.interface)),
-        );
-        // Nothing more comes from it, and nothing that is remembered shall lead to the next one that has its address.
-        note(id, forget::endpoint(endpoint));
-        note(id, self.forget_endpoint(id));
+    /// Nobody waits for it any more.
+    fn is_done_with(&self, id: &ContainerId) {
         let mut state = self.state();
-        if let Some(up) = &mut state.up {
-            // Brought up since the beginning of this, it has been told of these ports.
-            note(id, up.filter.withdraw(&mappings(endpoint)));
-        }
-        drop(state);
-        self.has_left(endpoint);
-    }
-
-    /// Its addresses are free, and nobody waits for it any more.
-    fn has_left(&self, endpoint: &Endpoint) {
-        let id = &endpoint.container;
-        let mut state = self.state();
-        if let Some(up) = &mut state.up {
-            up.pool.free(endpoint.ipv4.address);
-            if let (Some(pool), Some(ipv6)) = (&mut up.pool6, endpoint.ipv6) {
-                pool.free(ipv6.address);
-            }
-        }
         let mut table = self.table_mut();
         table.endpoints.remove(id);
         table.gone.remove(id);

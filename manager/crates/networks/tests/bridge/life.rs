@@ -246,10 +246,15 @@ fn nobody_waits_for_an_interface_but_who_wants_what_it_holds() {
         subnet: Some("10.77.0.0/29".parse().unwrap()),
         ..BridgeSettings::default()
     });
+    let mut were_leaving = 0;
     for n in (1..=12).chain([12, 12]) {
         let endpoint = world.attach(&networks, n, &["8080:80"]);
+        let record = world.record(&endpoint);
+        assert!(record.exists(), "{}", record.display());
         let left = networks.clone();
         world.host.run(move || left.detach(&endpoint.container));
+        // The last thing that goes, some ten milliseconds later.
+        were_leaving += u32::from(record.exists());
         assert!(networks.endpoint(&crate::world::id(n)).is_none());
         assert!(networks.facts().endpoints.is_empty());
         let port = world
@@ -257,6 +262,10 @@ fn nobody_waits_for_an_interface_but_who_wants_what_it_holds() {
             .run(|| std::net::TcpListener::bind("0.0.0.0:8080").map(drop));
         assert!(port.is_ok(), "{port:?}");
     }
+    assert!(
+        were_leaving > 0,
+        "who detached has waited for the interface, every time"
+    );
     let endpoint = world.attach(&networks, 1, &[]);
     let wanted = Some(match endpoint.ipv4.address {
         std::net::IpAddr::V4(address) => address,

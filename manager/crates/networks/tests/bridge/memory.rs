@@ -74,6 +74,49 @@ fn datagrams_of_a_lasting_client_follow_the_port_and_reach_nobody_else() {
 }
 
 #[test]
+fn nothing_is_remembered_of_many_that_leave_at_once() {
+    let world = World::new();
+    let networks = world.open();
+    let client = client(&world);
+    let ports = |n: u8| format!("10.99.0.1:{}", 5000 + u16::from(n));
+    let first: Vec<_> = (1..=10)
+        .map(|n| {
+            let endpoint = world.attach(&networks, n, &[&format!("{}:80/udp", 5000 + u16::from(n))]);
+            Space::of(&endpoint).serve(80);
+            assert!(is_answered(&client, &ports(n), SOON), "{n}");
+            endpoint
+        })
+        .collect();
+    let leaving = networks.clone();
+    let ids: Vec<_> = first.iter().map(|endpoint| endpoint.container.clone()).collect();
+    world.host.run(move || {
+        ids.iter().for_each(|id| leaving.detach(id));
+        leaving.settle();
+    });
+    // Answers that came late.
+    while client.recv(&mut [0; 64]).is_ok() {}
+    // Each address is another's, which has published nothing.
+    for (n, endpoint) in (11..).zip(&first) {
+        let wanted = AttachRequest {
+            ipv4: match endpoint.ipv4.address {
+                std::net::IpAddr::V4(address) => Some(address),
+                std::net::IpAddr::V6(_) => None,
+            },
+            ..request(n, &[])
+        };
+        let endpoint = world.try_attach(&networks, n, wanted).unwrap();
+        Space::of(&endpoint).serve(80);
+    }
+    let since = Instant::now();
+    while since.elapsed() < A_WHILE {
+        for n in 1..=10 {
+            client.send_to(b"?", ports(n)).ok();
+        }
+        assert!(client.recv(&mut [0; 64]).is_err(), "somebody else has answered");
+    }
+}
+
+#[test]
 fn a_running_container_whose_record_is_damaged_keeps_what_it_has() {
     for damage in ["truncate -s 20", r#"sed -i 's/"version": *1,/"version":77,/'"#] {
         let world = World::new();

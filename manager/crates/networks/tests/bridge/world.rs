@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -264,6 +264,12 @@ impl World {
             "ip -o link | cut -d' ' -f2; (ip route; ip -6 route) | sed 's/ linkdown//'; nft list ruleset; {sysctls}"
         );
         self.host.sh(&line)
+    }
+
+    /// The file that says that a container is connected.
+    pub(crate) fn record(&self, endpoint: &Endpoint) -> PathBuf {
+        let name = format!("{}.json", endpoint.container);
+        self.path().join("run/network/endpoints").join(name)
     }
 
     pub(crate) fn pinned(&self) -> usize {
