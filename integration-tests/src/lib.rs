@@ -10,6 +10,7 @@
 //!  ├─ Hostile      a registry that serves exactly the bytes a test wants
 //!  ├─ SlowProxy    a slow network before a registry
 //!  ├─ FaultyProxy  a broken network before a registry
+//!  ├─ Refusing     a port at which nobody listens
 //!  ├─ Tmpfs        a small file system, to be filled
 //!  ├─ ImageLayout  an OCI image layout made from directories, pushed by skopeo
 //!  ├─ Crozed       the daemon under directories of its own, and the CLI that talks to it
@@ -43,6 +44,7 @@ mod output;
 mod peers;
 mod programs;
 mod reaper;
+mod refusing;
 mod registry;
 mod runtime;
 mod scene;
@@ -71,6 +73,7 @@ pub use output::{Ended, Output};
 pub use peers::{Dockerd, Network, Podman};
 pub use programs::{bin, busybox, runtime_under_test};
 pub use reaper::Process;
+pub use refusing::Refusing;
 pub use registry::{Registry, RegistryOptions};
 pub use runtime::Runtime;
 pub use scene::Scene;

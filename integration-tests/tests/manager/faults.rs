@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use croze_integration_tests::{
-    Crozed, Fault, FaultyProxy, ImageLayout, LayerBuilder, Registry, RegistryOptions, Rule, Scene, digest,
+    Crozed, Fault, FaultyProxy, ImageLayout, LayerBuilder, Refusing, Registry, RegistryOptions, Rule, Scene,
+    digest,
 };
 use serde_json::json;
 
@@ -295,8 +296,6 @@ fn always(on: &str, fault: Fault) -> Vec<Rule> {
 /// Answers that say no.
 fn refusals(stage: &Stage<'_>) -> Vec<Case> {
     let (large, config) = (&stage.large, &stage.config);
-    let said = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"you have reached your pull rate limit"}]}"#;
-    let limit = Fault::Status(429, "Retry-After: 3600\r\n".to_owned(), said.to_owned());
     let loose = "Location: http://registry.example/x\r\n";
     vec![
         (
@@ -348,11 +347,6 @@ fn refusals(stage: &Stage<'_>) -> Vec<Case> {
             "429",
             always(large, status(429, "")),
             Error(&["answered 429", "asked too often"]),
-        ),
-        (
-            "a long 429",
-            always("/manifests/", limit),
-            Error(&["3600 seconds", "pull rate limit", HINT]),
         ),
         (
             "a redirect out of reach",
@@ -450,6 +444,25 @@ fn what_is_refused_is_a_clear_error_and_leaves_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_registry_that_wants_to_be_left_alone_for_an_hour_is() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        let said =
+            r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"you have reached your pull rate limit"}]}"#;
+        let limit = Fault::Status(429, "Retry-After: 3600\r\n".to_owned(), said.to_owned());
+        let told = Error(&["seconds only", "pull rate limit", "logged in", HINT]);
+        stage.pull("a limit", &always("/manifests/", limit), &told)?;
+        // Nobody asks it before, and everybody is told why; somebody else may be let in.
+        stage.pull("a limit before", &[], &told)?;
+        assert_eq!(stage.proxy.answered(), []);
+        let image = stage.proxy.reference("app:1");
+        stage.daemon.ok(&["pull", "--creds", "alice:secret", &image])?;
+        stage.is_whole()?;
+        stage.daemon.finish()
+    })
+}
+
+#[test]
 fn what_is_damaged_is_a_clear_error_and_leaves_nothing() -> Result<()> {
     Scene::play(|scene| {
         let stage = Stage::set(scene)?;
@@ -462,7 +475,8 @@ fn mirrors_are_tried_in_order_and_checked() -> Result<()> {
     Scene::play(|scene| {
         let stage = Stage::set(scene)?;
         let (daemon, proxy) = (&stage.daemon, &stage.proxy);
-        let gone = FaultyProxy::before("127.0.0.1:1")?.address();
+        let gone = Refusing::new()?;
+        let gone = gone.address();
         let empty = Registry::start_with(scene, "empty", &RegistryOptions::default())?;
         let own = stage.registry.address();
         let mirrors = format!(
@@ -490,7 +504,7 @@ fn mirrors_are_tried_in_order_and_checked() -> Result<()> {
         let unknown = stage.registry.reference("unknown:1");
         let words = [
             "4 sources of",
-            &gone,
+            gone,
             &empty.address(),
             &proxy.address(),
             &own,
@@ -498,6 +512,45 @@ fn mirrors_are_tried_in_order_and_checked() -> Result<()> {
             "has no image",
         ];
         daemon.croze(&["pull", &unknown])?.failure(&words)?;
+        daemon.finish()
+    })
+}
+
+#[test]
+fn nobody_waits_for_a_mirror_that_is_busy_or_silent() -> Result<()> {
+    Scene::play(|scene| {
+        let stage = Stage::set(scene)?;
+        let (daemon, proxy) = (&stage.daemon, &stage.proxy);
+        let own = stage.registry.address();
+        daemon.stop()?;
+        daemon.configure(&format!(
+            "[registries.\"{own}\"]\nmirrors = [\"{}\"]\n",
+            proxy.address()
+        ))?;
+        daemon.launch()?;
+        let image = stage.registry.reference("app:1");
+        for fault in [
+            status(429, "Retry-After: 60\r\n"),
+            status(503, ""),
+            Fault::Late(Duration::from_mins(2)),
+        ] {
+            // What it waits for by itself is silence, and for that a quarter of the minute that the mirror asks for.
+            proxy.obey(&[Rule::always("/", fault.clone())]);
+            let begun = Instant::now();
+            daemon.ok(&["pull", &image])?;
+            let taken = begun.elapsed();
+            ensure!(taken < Duration::from_secs(45), "{fault:?}: {taken:?}");
+            stage.is_whole()?;
+            // Not for each layer again, and not by the next pull.
+            daemon.ok(&["rmi", &image])?;
+            daemon.ok(&["pull", &image])?;
+            let answered = proxy.answered();
+            ensure!(answered.len() == 1, "{fault:?}: {answered:?}");
+            daemon.ok(&["rmi", &image])?;
+            // Another daemon knows nothing of it.
+            daemon.stop()?;
+            daemon.launch()?;
+        }
         daemon.finish()
     })
 }

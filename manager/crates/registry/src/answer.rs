@@ -11,8 +11,8 @@ use crate::endpoint::Endpoint;
 
 /// How much of an error's body is read for its message, and of a realm's answer.
 const MAX_SMALL_BODY: u64 = 64 * 1024;
-/// How long such a body may take to come.
-const SMALL_BODY_TIME: Duration = Duration::from_secs(30);
+/// How long an error's body may take to come: what it says is a help, and nothing to wait for.
+const MESSAGE_TIME: Duration = Duration::from_secs(5);
 
 /// Whether an answer comes from the registry itself, and not from where it redirected to.
 pub(crate) fn is_the_registrys(endpoint: &Endpoint, response: &Response) -> bool {
@@ -55,7 +55,7 @@ pub(crate) fn in_brackets(said: Option<String>) -> String {
 
 /// What an error's body says (distribution specification, "Error Codes").
 pub(crate) async fn said(response: &mut Response) -> Option<String> {
-    said_in(&small_body(response).await)
+    said_in(&message(response).await)
 }
 
 /// The same of a body that was read.
@@ -79,10 +79,15 @@ pub(crate) fn said_in(body: &[u8]) -> Option<String> {
     Some(text.chars().filter(|c| !c.is_control()).take(200).collect())
 }
 
-/// The beginning of a body, as much as came.
-pub(crate) async fn small_body(response: &mut Response) -> Vec<u8> {
+/// The beginning of an error's body, as much as came.
+pub(crate) async fn message(response: &mut Response) -> Vec<u8> {
+    small_body(response, MESSAGE_TIME).await
+}
+
+/// The beginning of a body, as much as came in this time.
+pub(crate) async fn small_body(response: &mut Response, time: Duration) -> Vec<u8> {
     let mut body = Vec::new();
-    let deadline = Instant::now() + SMALL_BODY_TIME;
+    let deadline = Instant::now() + time;
     while let Ok(Ok(Some(piece))) = timeout_at(deadline, response.chunk()).await {
         body.extend_from_slice(&piece);
         if body.len() as u64 > MAX_SMALL_BODY {

@@ -80,9 +80,7 @@ pub(crate) struct TokenAnswer {
 impl TokenAnswer {
     /// The bearer token, if there is one.
     pub(crate) fn token(&self) -> Option<Secret> {
-        // What no header can hold is none.
-        let usable = |token: &String| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
-        let given = |token: &Option<String>| token.clone().filter(usable);
+        let given = |token: &Option<String>| token.clone().filter(|token| is_token(token));
         given(&self.token)
             .or_else(|| given(&self.access_token))
             .map(Secret::new)
@@ -97,15 +95,22 @@ impl TokenAnswer {
     }
 }
 
+/// Whether a text can be a bearer token: what no header can hold is none.
+pub(crate) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
 /// Seconds as servers write them: as a number of any kind, or in quotes. What is none of these says nothing.
 fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let value = serde_json::Value::deserialize(deserializer)?;
-    let whole = |text: &str| text.trim().split('.').next()?.parse().ok();
-    Ok(match &value {
-        serde_json::Value::Number(number) => whole(&number.to_string()),
-        serde_json::Value::String(text) => whole(text),
-        _ => None,
-    })
+    let text = match &value {
+        serde_json::Value::Number(number) => number.to_string(),
+        serde_json::Value::String(text) => text.trim().to_owned(),
+        _ => return Ok(None),
+    };
+    let whole = |seconds: f64| Duration::try_from_secs_f64(seconds).ok();
+    let rounded = || Some(whole(text.parse().ok()?)?.as_secs());
+    Ok(text.parse().ok().or_else(rounded))
 }
 
 /// What proved good, by base URL, repository, and on whose behalf: nobody's token is used for somebody else.
@@ -253,6 +258,10 @@ mod tests {
             (r#"{"token":"t","expires_in":300.5}"#, Some("t"), Some(300)),
             (r#"{"token":"t","expires_in":"300"}"#, Some("t"), Some(300)),
             (r#"{"token":"t","expires_in":-1}"#, Some("t"), None),
+            (r#"{"token":"t","expires_in":1.5e3}"#, Some("t"), Some(1500)),
+            (r#"{"token":"t","expires_in":1.5e300}"#, Some("t"), None),
+            (r#"{"token":"t","expires_in":"soon"}"#, Some("t"), None),
+            (r#"{"token":"t","expires_in":"NaN"}"#, Some("t"), None),
             (r#"{"token":"t","expires_in":null}"#, Some("t"), None),
             (r#"{"token":"a\nb","access_token":"t"}"#, Some("t"), None),
             (r#"{"token":"a b"}"#, None, None),

@@ -12,21 +12,24 @@
 //! Invariants: credentials go to the registry and to the realm it names, never along a redirect to another server, and to a realm without TLS
 //! only if the registry itself is spoken to without TLS.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use croze_model::{Credentials, Reference, Result, Secret};
 use http::{HeaderMap, StatusCode, header};
 use reqwest::{Response, Url};
 
 use crate::answer::{in_brackets, is_refusal, is_the_registrys, said, shown, small_body};
-use crate::auth::{Bearer, Challenge, TokenAnswer};
-use crate::client::{Ask, Proof, Registry, unreachable};
+use crate::auth::{Bearer, Challenge, TokenAnswer, is_token};
+use crate::client::{Ask, Proof, Registry};
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::retry::is_busy;
 
 /// The name under which this client asks for tokens.
 const CLIENT_ID: &str = "croze";
+
+/// How long a token may take to come, once the answer began.
+const TOKEN_TIME: Duration = Duration::from_secs(30);
 
 /// What a token is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,9 @@ impl Registry {
                 unchecked: true,
             });
         }
+        if let Some(closed) = self.closing(&endpoint, &address, &mut first).await {
+            return Err(closed);
+        }
         if is_busy(first.status()) {
             return Err(status_error(&endpoint, &address, &mut first).await);
         }
@@ -95,7 +101,7 @@ impl Registry {
         let (proof, identity_token) = match (challenge, self.credentials()) {
             (Challenge::Basic, _) => (self.basic(&endpoint)?, None),
             // It is what a token server would give: the registry is shown it as it is.
-            (Challenge::Bearer(_), Credentials::Registry { token }) => (Proof::Bearer(token.clone()), None),
+            (Challenge::Bearer(_), Credentials::Registry { token }) => (usable(&endpoint, token)?, None),
             (Challenge::Bearer(bearer), _) => {
                 let answer = self.token(&endpoint, &bearer, Purpose::Login).await?;
                 let token = answer.token().ok_or_else(|| no_token(&endpoint))?;
@@ -104,6 +110,9 @@ impl Registry {
         };
         let mut second = self.redirected(&endpoint, &address, &ask, Some(&proof)).await?;
         let status = second.status();
+        if let Some(closed) = self.closing(&endpoint, &address, &mut second).await {
+            return Err(closed);
+        }
         if !is_refusal(status) && !status.is_success() {
             return Err(status_error(&endpoint, &address, &mut second).await);
         }
@@ -127,7 +136,7 @@ impl Registry {
         address: &str,
         ask: &Ask,
     ) -> Result<Response, RegistryError> {
-        let known = self.known(endpoint);
+        let known = self.known(endpoint)?;
         let response = self.redirected(endpoint, address, ask, known.as_ref()).await?;
         // What another server asks for is none of the registry's credentials' business (CVE-2020-15157).
         if response.status() != StatusCode::UNAUTHORIZED || !is_the_registrys(endpoint, &response) {
@@ -174,13 +183,13 @@ impl Registry {
     }
 
     /// What is sent at once, because it was good before or is said to be.
-    fn known(&self, endpoint: &Endpoint) -> Option<Proof> {
+    fn known(&self, endpoint: &Endpoint) -> Result<Option<Proof>, RegistryError> {
         if let Credentials::Registry { token } = self.credentials() {
-            return Some(Proof::Bearer(token.clone()));
+            return usable(endpoint, token).map(Some);
         }
         let (base, repository) = (&endpoint.base, &endpoint.repository);
-        self.tokens()
-            .get(base, repository, self.credentials(), Instant::now())
+        let tokens = self.tokens();
+        Ok(tokens.get(base, repository, self.credentials(), Instant::now()))
     }
 
     fn challenge(&self, endpoint: &Endpoint, headers: &HeaderMap) -> Result<Challenge, RegistryError> {
@@ -242,7 +251,10 @@ impl Registry {
             }
         };
         let status = response.status();
-        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        if let Some(closed) = self.closing(endpoint, realm.as_str(), &mut response).await {
+            return Err(closed);
+        }
+        if status.is_server_error() || is_busy(status) {
             // It says nothing about the repository.
             return Err(RegistryError::TokenServer {
                 registry: endpoint.registry.clone(),
@@ -263,7 +275,7 @@ impl Registry {
                 self.refused(endpoint, reason)
             });
         }
-        let body = small_body(&mut response).await;
+        let body = small_body(&mut response, self.if_none_follows(TOKEN_TIME)).await;
         serde_json::from_slice(&body)
             .map_err(|_| cannot_ask(endpoint, "its token server's answer is malformed"))
     }
@@ -286,14 +298,14 @@ impl Registry {
             .append_pair("scope", scope.unwrap_or_default())
             .append_pair("refresh_token", token.expose());
         let body = form.query().unwrap_or_default().to_owned();
-        let client = self.client(endpoint, realm).await?;
-        client
+        let request = self
+            .client(endpoint, realm)
+            .await?
             .post(realm.clone())
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(body)
-            .send()
-            .await
-            .map_err(|source| unreachable(endpoint, realm.as_str(), source))
+            .body(body);
+        self.pace().request(&endpoint.registry, self.rate(endpoint)).await;
+        self.answered(endpoint, realm, request).await
     }
 
     /// The registry does not give this to whoever asks.
@@ -360,6 +372,16 @@ async fn status_error(endpoint: &Endpoint, address: &str, response: &mut Respons
         address: shown(address),
         status: response.status().to_string(),
         said: in_brackets(said(response).await),
+    }
+}
+
+/// A token that somebody gave, as it is shown to the registry. Nothing is sent if it is none.
+fn usable(endpoint: &Endpoint, token: &Secret) -> Result<Proof, RegistryError> {
+    if is_token(token.expose()) {
+        Ok(Proof::Bearer(token.clone()))
+    } else {
+        let reason = "the token for it holds characters that no header can hold";
+        Err(cannot_ask(endpoint, reason))
     }
 }
 

@@ -11,15 +11,13 @@ use reqwest::Response;
 
 use crate::client::{Ask, Registry};
 use crate::error::RegistryError;
+use crate::flow::{Flow, Speed};
 use crate::sources::{Source, Sources, Tried};
 
-/// How often a connection may break before [`PROGRESS`] more bytes came.
+/// With so many breaks that nothing has made up for, a download is given up.
 const MAX_BREAKS: u32 = 5;
-/// How many bytes make up for earlier breaks: a server that breaks after each byte gets no further chances by that byte.
-const PROGRESS: u64 = 64 * 1024;
-/// How long a registry may take for [`PROGRESS`] bytes; a slower one counts as broken. Only waiting for the registry counts, not the time
-/// that the taker of the bytes needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The same where another source follows: a connection that breaks once is made again.
+const BREAKS_BEFORE_ANOTHER: u32 = 2;
 /// How long a download that has all its bytes waits for whether more come.
 const AFTER_THE_END: Duration = Duration::from_secs(1);
 
@@ -42,11 +40,9 @@ pub struct BlobStream {
     /// The server has shown that it makes nothing of ranges: it is asked for everything.
     no_ranges: bool,
     response: Option<Response>,
-    breaks: u32,
-    /// Bytes since the last time that [`PROGRESS`] of them had come, and how long they took.
-    recent: u64,
-    waited: Duration,
-    patience: Duration,
+    flow: Flow,
+    /// Why the source is given up, once the bytes that came before are taken.
+    failed: Option<RegistryError>,
 }
 
 impl Registry {
@@ -93,10 +89,8 @@ impl Registry {
             skip: 0,
             no_ranges: false,
             response: None,
-            breaks: 0,
-            recent: 0,
-            waited: Duration::ZERO,
-            patience: PATIENCE,
+            flow: Flow::new(self.times().patience),
+            failed: None,
         };
         while let Err(error) = stream.open().await {
             stream.fall_back(error)?;
@@ -186,7 +180,7 @@ impl BlobStream {
         self.source = next;
         self.no_ranges = false;
         self.response = None;
-        (self.breaks, self.recent, self.waited) = (0, 0, Duration::ZERO);
+        self.flow = Flow::new(self.source.registry.times().patience);
         Ok(())
     }
 
@@ -196,39 +190,53 @@ impl BlobStream {
             if self.offset == self.size {
                 return self.end().await;
             }
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
             let Some(response) = &mut self.response else {
-                match self.open().await {
-                    // Who has sent something is there: a connection that is refused now may be taken in a moment.
-                    Err(RegistryError::Unreachable { source, .. }) if self.offset > 0 => {
-                        self.broken(Some(source)).await?;
-                    }
-                    opened => opened?,
-                }
+                self.open_again().await?;
                 continue;
             };
-            let asked = Instant::now();
-            let answer = response.chunk().await;
-            self.waited += asked.elapsed();
+            let Source {
+                registry, endpoint, ..
+            } = &self.source;
+            let begun = Instant::now();
+            let address = response.url().clone();
+            let answer = registry
+                .unless_silent(endpoint, &address, response.chunk())
+                .await?;
             match answer {
                 Ok(Some(piece)) => {
-                    if let Some(piece) = self.take(piece)? {
+                    if let Some(piece) = self.take(piece, begun.elapsed())? {
                         return Ok(Some(piece));
                     }
-                    if self.waited > self.patience {
-                        self.broken(None).await?;
-                    }
                 }
-                Ok(None) => self.broken(None).await?,
-                Err(source) => self.broken(Some(source.without_url())).await?,
+                Ok(None) => self.broken(None, begun.elapsed()).await?,
+                Err(source) => self.broken(Some(source.without_url()), begun.elapsed()).await?,
             }
+        }
+    }
+
+    /// Asks for what is missing, after a break.
+    async fn open_again(&mut self) -> Result<(), RegistryError> {
+        match self.open().await {
+            // Who has sent something is there: a connection that is refused now may be taken in a moment.
+            Err(RegistryError::Unreachable { source, .. })
+                if self.offset > 0 && !self.source.registry.has_another() =>
+            {
+                self.broken(Some(source), Duration::ZERO).await
+            }
+            opened => opened,
         }
     }
 
     /// All bytes have come. How the connection ends does not matter any more, unless there are more.
     async fn end(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        self.failed = None;
         let Some(mut response) = self.response.take() else {
             return Ok(None);
         };
+        self.source.did_well();
         match tokio::time::timeout(AFTER_THE_END, response.chunk()).await {
             Ok(Ok(Some(more))) if more.len() as u64 > self.skip => {
                 Err(self.wrong_size(self.offset + more.len() as u64 - self.skip))
@@ -237,44 +245,55 @@ impl BlobStream {
         }
     }
 
-    /// What of a piece is new.
-    fn take(&mut self, mut piece: Bytes) -> Result<Option<Bytes>, RegistryError> {
+    /// What of a piece is new, which was waited for so long.
+    fn take(&mut self, mut piece: Bytes, waited: Duration) -> Result<Option<Bytes>, RegistryError> {
+        let came = piece.len() as u64;
         let known = usize::try_from(self.skip).unwrap_or(usize::MAX).min(piece.len());
         drop(piece.split_to(known));
         self.skip -= known as u64;
-        if piece.is_empty() {
-            return Ok(None);
-        }
         let end = self.offset + piece.len() as u64;
         if end > self.size {
             return Err(self.wrong_size(end));
         }
         self.offset = end;
-        self.recent += piece.len() as u64;
-        if self.recent >= PROGRESS {
-            (self.recent, self.waited, self.breaks) = (0, Duration::ZERO, 0);
-        } else if self.waited > self.patience {
-            // These bytes are good; the connection is given up.
-            self.breaks += 1;
-            self.waited = Duration::ZERO;
+        if self.flow.came(waited, came, piece.len() as u64) == Speed::TooSlow {
+            // These bytes are good; the connection is given up, and for another source this one.
             self.response = None;
-            if self.breaks > MAX_BREAKS {
-                return Err(self.gave_up(None));
+            if self.flow.breaks() >= MAX_BREAKS || self.source.registry.has_another() {
+                self.failed = Some(RegistryError::TooSlow {
+                    registry: self.source.endpoint.registry.clone(),
+                    digest: self.digest,
+                    received: self.offset,
+                    size: self.size,
+                });
             }
         }
-        Ok(Some(piece))
+        Ok((!piece.is_empty()).then_some(piece))
     }
 
-    async fn broken(&mut self, source: Option<reqwest::Error>) -> Result<(), RegistryError> {
+    /// The connection broke, after this wait. The next one is made in a moment; at once if another source may be asked instead.
+    async fn broken(
+        &mut self,
+        source: Option<reqwest::Error>,
+        waited: Duration,
+    ) -> Result<(), RegistryError> {
         self.response = None;
-        self.breaks += 1;
-        self.waited = Duration::ZERO;
-        if self.breaks > MAX_BREAKS {
+        self.flow.broke(waited);
+        let breaks = self.flow.breaks();
+        let has_another = self.source.registry.has_another();
+        if breaks
+            >= if has_another {
+                BREAKS_BEFORE_ANOTHER
+            } else {
+                MAX_BREAKS
+            }
+        {
             return Err(self.gave_up(source));
         }
         tracing::debug!(digest = %self.digest, at = self.offset, of = self.size, "a download broke and goes on");
-        let pause = self.source.registry.pause(self.breaks);
-        tokio::time::sleep(pause).await;
+        if !has_another {
+            tokio::time::sleep(self.source.registry.pause(breaks)).await;
+        }
         Ok(())
     }
 

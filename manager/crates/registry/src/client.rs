@@ -8,41 +8,48 @@ use croze_model::{Credentials, Secret};
 use http::{HeaderValue, StatusCode, header};
 use reqwest::{RequestBuilder, Response, Url};
 
-use crate::answer::{in_brackets, is_redirect, is_refusal, is_the_registrys, said_in, shown, small_body};
+use crate::answer::{in_brackets, is_redirect, is_refusal, is_the_registrys, message, said, said_in, shown};
 use crate::auth::Tokens;
 use crate::endpoint::Endpoint;
-use crate::error::RegistryError;
+use crate::error::{RegistryError, Told};
 use crate::hosts::Hosts;
-use crate::pace::{Pace, Rate};
-use crate::retry::{self, ATTEMPTS, Busy, FIRST_WAIT};
-use crate::sources::Unreached;
+use crate::pace::{Closed, Pace, Rate, Who};
+use crate::resting::Resting;
+use crate::retry::{self, ATTEMPTS, LONGEST_ASKED};
+use crate::times::Times;
 use crate::transport::{Clients, is_loopback_url};
 
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 5;
-/// How long a manifest may take to come. It is read whole and has 4 MiB at most.
-const DOCUMENT_TIME: Duration = Duration::from_secs(60);
 
 /// A client of registries. Cheap to clone; connections and tokens are shared. It asks as nobody, unless [`Registry::asking_as`] says as whom.
 #[derive(Debug, Clone)]
 pub struct Registry {
     inner: Arc<Inner>,
     credentials: Arc<Credentials>,
-    /// What mirrors are shown, by their registries' names.
+    /// What mirrors are shown, by their names.
     for_mirrors: Arc<BTreeMap<String, Credentials>>,
+    next: Next,
+}
+
+/// Who is asked for the same if a registry fails.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Next {
+    /// Nobody: it is worth waiting for.
+    #[default]
+    Nobody,
+    /// Another source of the image: nothing is tried twice, and nothing waited for.
+    Another,
 }
 
 #[derive(Debug)]
 struct Inner {
-    /// The first wait between two tries; it doubles.
-    first_wait: Duration,
-    /// The longest time for a manifest.
-    document_time: Duration,
+    times: Times,
     hosts: Hosts,
     clients: Clients,
     tokens: Tokens,
     pace: Pace,
-    unreached: Unreached,
+    resting: Resting,
 }
 
 impl Default for Registry {
@@ -79,31 +86,31 @@ impl Registry {
     /// A client; `hosts` says what is special about single registries.
     #[must_use]
     pub fn new(hosts: Hosts) -> Self {
-        Self::with_times(hosts, FIRST_WAIT, DOCUMENT_TIME)
+        Self::with_times(hosts, Times::default())
     }
 
     /// A client that does not wait between its tries.
     #[cfg(test)]
     pub(crate) fn impatient(hosts: Hosts) -> Self {
-        Self::with_times(hosts, Duration::ZERO, DOCUMENT_TIME)
+        Self::with_times(hosts, Times::none())
     }
 
-    pub(crate) fn with_times(hosts: Hosts, first_wait: Duration, document_time: Duration) -> Self {
+    pub(crate) fn with_times(hosts: Hosts, times: Times) -> Self {
         // Whoever installs a provider first has made the choice for the process; that is fine.
         drop(rustls::crypto::ring::default_provider().install_default());
         let inner = Inner {
-            first_wait,
-            document_time,
+            times,
             hosts,
             clients: Clients::default(),
             tokens: Tokens::default(),
             pace: Pace::default(),
-            unreached: Unreached::default(),
+            resting: Resting::default(),
         };
         Self {
             inner: Arc::new(inner),
             credentials: Arc::default(),
             for_mirrors: Arc::default(),
+            next: Next::Nobody,
         }
     }
 
@@ -116,13 +123,26 @@ impl Registry {
         }
     }
 
-    /// The same client with credentials for mirrors, by their registries' names. A mirror without is asked as nobody.
+    /// The same client with credentials for mirrors, by their names as [`Registry::sources_of`] gives them. A mirror without is asked as nobody.
     #[must_use]
     pub fn showing_mirrors(&self, credentials: BTreeMap<String, Credentials>) -> Self {
         Self {
             for_mirrors: Arc::new(credentials),
             ..self.clone()
         }
+    }
+
+    /// The same client for a source that others follow.
+    pub(crate) fn with_another_next(self) -> Self {
+        Self {
+            next: Next::Another,
+            ..self
+        }
+    }
+
+    /// Whether another source is asked if this one fails.
+    pub(crate) fn has_another(&self) -> bool {
+        self.next == Next::Another
     }
 
     pub(crate) fn for_mirrors(&self) -> &BTreeMap<String, Credentials> {
@@ -141,18 +161,39 @@ impl Registry {
         &self.inner.tokens
     }
 
+    pub(crate) fn times(&self) -> &Times {
+        &self.inner.times
+    }
+
     /// The longest time for a manifest.
     pub(crate) fn document_time(&self) -> Duration {
-        self.inner.document_time
+        self.if_none_follows(self.times().document)
+    }
+
+    /// A time for what has no other source; less if there is one.
+    pub(crate) fn if_none_follows(&self, time: Duration) -> Duration {
+        if self.has_another() {
+            time.min(self.times().silence)
+        } else {
+            time
+        }
     }
 
     pub(crate) fn pace(&self) -> &Pace {
         &self.inner.pace
     }
 
-    /// Which mirrors could not be reached.
-    pub(crate) fn unreached(&self) -> &Unreached {
-        &self.inner.unreached
+    /// Which mirrors are passed over.
+    pub(crate) fn resting(&self) -> &Resting {
+        &self.inner.resting
+    }
+
+    /// A server or mirror as this client asks it.
+    pub(crate) fn as_asked(&self, server: &str) -> Who {
+        Who {
+            server: server.to_owned(),
+            credentials: self.credentials.clone(),
+        }
     }
 
     /// How fast the registry may be asked.
@@ -164,7 +205,7 @@ impl Registry {
 
     /// How long to wait before the next try after this many failures in a row.
     pub(crate) fn pause(&self, failures: u32) -> Duration {
-        retry::wait(self.inner.first_wait, failures, retry::chance())
+        retry::wait(self.times().first_wait, failures, retry::chance())
     }
 
     /// The answer to a GET, after tokens, redirects and retries: a success, or 404, or 416.
@@ -175,34 +216,29 @@ impl Registry {
         ask: &Ask,
     ) -> Result<Response, RegistryError> {
         let mut attempt = 1;
+        // Who waits because others were told to has not tried; how long that may go on is bounded all the same.
+        let mut waited = Duration::ZERO;
         loop {
-            self.pace().request(&endpoint.registry, self.rate(endpoint)).await;
-            let answer = self.authorized(endpoint, address, ask).await;
-            let again = match &answer {
-                Ok(response) => match Busy::of(response.status(), response.headers(), SystemTime::now()) {
-                    Some(busy) => Some(busy),
+            let answer = self.once(endpoint, address, ask).await;
+            let pause = match &answer {
+                Ok(response) => {
+                    let status = response.status();
                     // A signed address that the registry sent us to may have expired: the registry signs a new one.
-                    None if is_refusal(response.status()) && !is_the_registrys(endpoint, response) => {
-                        Some(Busy::Soon)
-                    }
-                    None => None,
-                },
-                Err(RegistryError::TokenServer { .. }) => Some(Busy::Soon),
+                    let expired = is_refusal(status) && !is_the_registrys(endpoint, response);
+                    (retry::is_busy(status) || expired).then(|| self.pause(attempt))
+                }
+                Err(RegistryError::TooBusy { wait, .. }) => {
+                    (*wait <= LONGEST_ASKED).then(|| retry::spread(*wait, retry::chance()))
+                }
+                Err(RegistryError::TokenServer { .. }) => Some(self.pause(attempt)),
                 // A refused connection or an unknown host will not get better in a second; a broken one may.
-                Err(RegistryError::Unreachable { source, .. }) if !source.is_connect() => Some(Busy::Soon),
+                Err(RegistryError::Unreachable { source, .. }) if !source.is_connect() => {
+                    Some(self.pause(attempt))
+                }
                 Err(_) => None,
             };
-            let pause = match again {
-                Some(Busy::Soon) if attempt < ATTEMPTS => self.pause(attempt),
-                Some(Busy::After(asked)) if attempt < ATTEMPTS => {
-                    // Whoever else asks it now would be told the same.
-                    self.pace().leave_alone(&endpoint.registry, asked);
-                    retry::spread(asked, retry::chance())
-                }
-                Some(Busy::TooLong(asked)) => {
-                    return Err(self.too_busy(endpoint, address, answer?, asked).await);
-                }
-                _ => return self.answer_or_error(endpoint, address, answer?).await,
+            let Some(pause) = pause.filter(|_| attempt < ATTEMPTS && !self.has_another()) else {
+                return self.answer_or_error(endpoint, address, answer?).await;
             };
             tracing::debug!(
                 address = shown(address),
@@ -211,25 +247,38 @@ impl Registry {
                 "the registry is asked again"
             );
             tokio::time::sleep(pause).await;
-            attempt += 1;
+            match answer {
+                Err(RegistryError::TooBusy {
+                    told: Told::Before, ..
+                }) if waited < LONGEST_ASKED * ATTEMPTS => waited += pause,
+                _ => attempt += 1,
+            }
         }
     }
 
-    /// The error for a registry that wants to be left alone for long.
-    async fn too_busy(
+    /// One request; an answer that says when to come back is an error.
+    async fn once(&self, endpoint: &Endpoint, address: &str, ask: &Ask) -> Result<Response, RegistryError> {
+        let mut response = self.authorized(endpoint, address, ask).await?;
+        match self.closing(endpoint, address, &mut response).await {
+            Some(closed) => Err(closed),
+            None => Ok(response),
+        }
+    }
+
+    /// If an answer says that its server wants to be left alone: that, from now on and for everybody who asks it as the same user.
+    pub(crate) async fn closing(
         &self,
         endpoint: &Endpoint,
         address: &str,
-        mut response: Response,
-        asked: Duration,
-    ) -> RegistryError {
-        RegistryError::TooBusy {
-            registry: endpoint.registry.clone(),
-            address: shown(address),
-            status: response.status().to_string(),
-            seconds: asked.as_secs(),
-            said: in_brackets(said_in(&small_body(&mut response).await)),
-        }
+        response: &mut Response,
+    ) -> Option<RegistryError> {
+        let wait = retry::wait_asked(response.status(), response.headers(), SystemTime::now())?;
+        let server = response.url().origin().ascii_serialization();
+        let status = response.status().to_string();
+        let said = in_brackets(said(response).await);
+        let closed = Closed::after(wait, status, said);
+        self.pace().close(self.as_asked(&server), closed.clone());
+        Some(too_busy(endpoint, address, wait, Told::Now, closed))
     }
 
     /// One request and the redirects that follow it. The proof goes nowhere but to the first address' own server.
@@ -245,6 +294,8 @@ impl Registry {
             address: shown(address),
             reason,
         };
+        self.pace().request(&endpoint.registry, self.rate(endpoint)).await;
+        let mut proof = proof;
         let mut response = self.send(endpoint, address, ask, proof).await?;
         let first = response.url().origin();
         for _ in 0..MAX_REDIRECTS {
@@ -267,7 +318,10 @@ impl Registry {
             if !safe {
                 return Err(refused("to an address that is not HTTPS"));
             }
-            let proof = proof.filter(|_| next.origin() == first);
+            if next.origin() != first {
+                // For good: where to go from there is another server's choice, also if it is back to the first one.
+                proof = None;
+            }
             response = self.send(endpoint, next.as_str(), ask, proof).await?;
         }
         if is_redirect(response.status()) {
@@ -304,7 +358,7 @@ impl Registry {
         })?;
         let client = self.client(endpoint, &url).await?;
         let mut request = client
-            .get(url)
+            .get(url.clone())
             // Bytes are hashed as they come: a transport encoding would change them.
             .header(header::ACCEPT_ENCODING, "identity");
         if let Some(accept) = &ask.accept {
@@ -316,16 +370,46 @@ impl Registry {
         if let Some(proof) = proof {
             request = proof.put(request);
         }
-        request.send().await.map_err(|source| {
-            if source.is_builder() && proof.is_some() {
-                // Nothing was sent: the same would happen with every try.
-                let reason = "the token for it holds characters that no header can hold";
-                return RegistryError::NoToken {
-                    registry: endpoint.registry.clone(),
-                    reason,
-                };
-            }
-            unreachable(endpoint, address, source)
+        self.answered(endpoint, &url, request).await
+    }
+
+    /// The answer to a request, unless its server wants to be left alone.
+    pub(crate) async fn answered(
+        &self,
+        endpoint: &Endpoint,
+        url: &Url,
+        request: RequestBuilder,
+    ) -> Result<Response, RegistryError> {
+        let server = url.origin().ascii_serialization();
+        if let Some(closed) = self.pace().closed(&self.as_asked(&server)) {
+            return Err(too_busy(
+                endpoint,
+                url.as_str(),
+                closed.wait(),
+                Told::Before,
+                closed,
+            ));
+        }
+        let answer = self.unless_silent(endpoint, url, request.send()).await?;
+        answer.map_err(|source| unreachable(endpoint, url.as_str(), source))
+    }
+
+    /// What comes from a server; if another source follows, it is not waited for as long as the connection allows.
+    pub(crate) async fn unless_silent<T>(
+        &self,
+        endpoint: &Endpoint,
+        url: &Url,
+        coming: impl Future<Output = T>,
+    ) -> Result<T, RegistryError> {
+        if !self.has_another() {
+            return Ok(coming.await);
+        }
+        let time = self.times().silence;
+        let came = tokio::time::timeout(time, coming).await;
+        came.map_err(|_| RegistryError::Silent {
+            registry: endpoint.registry.clone(),
+            address: shown(url.as_str()),
+            time,
         })
     }
 
@@ -352,7 +436,7 @@ impl Registry {
         }
         let own = is_the_registrys(endpoint, &response);
         let address = shown(if own { address } else { response.url().as_str() });
-        let body = small_body(&mut response).await;
+        let body = message(&mut response).await;
         // What Go's servers answer, docker-registry among them.
         if own && endpoint.plain && String::from_utf8_lossy(&body).contains("HTTP request to an HTTPS server")
         {
@@ -375,7 +459,18 @@ impl Registry {
     }
 }
 
-pub(crate) fn unreachable(endpoint: &Endpoint, address: &str, source: reqwest::Error) -> RegistryError {
+fn too_busy(endpoint: &Endpoint, address: &str, wait: Duration, told: Told, closed: Closed) -> RegistryError {
+    RegistryError::TooBusy {
+        registry: endpoint.registry.clone(),
+        address: shown(address),
+        status: closed.status,
+        wait,
+        told,
+        said: closed.said,
+    }
+}
+
+fn unreachable(endpoint: &Endpoint, address: &str, source: reqwest::Error) -> RegistryError {
     RegistryError::Unreachable {
         registry: endpoint.registry.clone(),
         address: shown(address),
@@ -383,3 +478,7 @@ pub(crate) fn unreachable(endpoint: &Endpoint, address: &str, source: reqwest::E
         source: source.without_url(),
     }
 }
+
+#[cfg(test)]
+#[path = "busy_tests.rs"]
+mod tests;

@@ -1,8 +1,18 @@
 //! What can go wrong at a registry.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use croze_model::{Digest, DigestError, Error, ErrorKind, Platform};
+
+/// When a server said that it wants to be left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// In answer to this request.
+    Now,
+    /// To somebody else: this request was not sent.
+    Before,
+}
 
 /// A failure at a registry.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +36,16 @@ pub enum RegistryError {
         /// Why.
         #[source]
         source: reqwest::Error,
+    },
+    /// No answer in the time that a source has after which others can be asked.
+    #[error("registry {registry} does not answer at {address} within {time:?}")]
+    Silent {
+        /// The registry.
+        registry: String,
+        /// The address that was tried.
+        address: String,
+        /// The time.
+        time: Duration,
     },
     /// A file of certificates cannot be read.
     #[error("cannot read the {what} for registry {registry} in {}", path.display())]
@@ -201,9 +221,10 @@ pub enum RegistryError {
         /// What it said, in brackets, or empty.
         said: String,
     },
-    /// A registry that wants to be left alone for longer than anybody waits.
+    /// A registry that wants to be left alone, for longer than anybody waits or too often.
     #[error(
-        "registry {registry} answered {status} for {address} and wants to be asked again in {seconds} seconds only{said}"
+        "registry {registry} answered {status} for {address} and wants to be asked again in {} seconds only{said}",
+        whole_seconds(*wait)
     )]
     TooBusy {
         /// The registry.
@@ -212,8 +233,10 @@ pub enum RegistryError {
         address: String,
         /// The status code and its text.
         status: String,
-        /// When it wants to be asked again.
-        seconds: u64,
+        /// After what time it wants to be asked again.
+        wait: Duration,
+        /// When it said so.
+        told: Told,
         /// What it said, in brackets, or empty.
         said: String,
     },
@@ -276,6 +299,20 @@ pub enum RegistryError {
         #[source]
         source: Option<reqwest::Error>,
     },
+    /// The registry sends too slowly.
+    #[error(
+        "registry {registry} sends blob {digest} at less than 64 KiB a minute: given up at {received} of {size} bytes"
+    )]
+    TooSlow {
+        /// The registry.
+        registry: String,
+        /// The blob.
+        digest: Digest,
+        /// Bytes that came.
+        received: u64,
+        /// Bytes there should be.
+        size: u64,
+    },
     /// A manifest or index that cannot be read.
     #[error("the manifest of {what} is malformed: {reason}")]
     Malformed {
@@ -289,6 +326,14 @@ pub enum RegistryError {
     SchemaOne {
         /// What was asked for.
         what: String,
+    },
+    /// Indexes that name more and more indexes.
+    #[error("{what} consists of more than {limit} indexes: so many are looked at for one image")]
+    TooManyIndexes {
+        /// What was asked for.
+        what: String,
+        /// How many are looked at.
+        limit: usize,
     },
     /// A digest of another algorithm, or none.
     #[error("the manifest of {what} names something by an unusable digest")]
@@ -371,7 +416,7 @@ impl From<RegistryError> for Error {
             R::UnknownBlob { .. } => new(ErrorKind::Corrupt, "download")
                 .hint("the registry's copy of the image is incomplete: push it there again"),
             R::TokenServer { .. } => new(ErrorKind::Unavailable, "resolve").hint("try again later"),
-            R::Slow { .. } => new(ErrorKind::Unavailable, "resolve").hint("try again later"),
+            R::Slow { .. } | R::Silent { .. } | R::TooSlow { .. } => new(ErrorKind::Unavailable, "resolve").hint("try again later"),
             R::TooBusy { .. } => new(ErrorKind::Unavailable, "download").hint(
                 "try again then; a registry that limits anonymous users may let those in who are logged in, and a mirror spares it",
             ),
@@ -393,6 +438,8 @@ impl From<RegistryError> for Error {
                 }
             }
             R::Malformed { .. } => new(ErrorKind::Corrupt, "resolve"),
+            R::TooManyIndexes { .. } => new(ErrorKind::Unsupported, "resolve")
+                .hint("pull the image for one platform by its manifest's digest: NAME@sha256:…"),
             R::SchemaOne { .. } => new(ErrorKind::Unsupported, "resolve").hint(
                 "pull and push the image once with a tool that still reads it (skopeo, docker before 28): that converts it",
             ),
@@ -403,6 +450,11 @@ impl From<RegistryError> for Error {
             }
         }
     }
+}
+
+/// A wait as it is told: who comes after so many seconds does not come too early.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
 /// What to do about a registry that gives no answer.

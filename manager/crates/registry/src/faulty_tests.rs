@@ -6,6 +6,7 @@ use croze_model::{ErrorKind, Platform};
 
 use super::*;
 use crate::test_server::{Reply, Request, Server};
+use crate::times::Times;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -57,7 +58,11 @@ async fn a_manifest_that_does_not_end_is_given_up() {
         ..manifest_reply()
     })
     .await;
-    let registry = Registry::with_times(crate::Hosts::default(), Duration::ZERO, Duration::from_millis(50));
+    let times = Times {
+        document: Duration::from_millis(50),
+        ..Times::none()
+    };
+    let registry = Registry::with_times(crate::Hosts::default(), times);
     let error = registry
         .resolve(&reference(&server, "a/b"), &Platform::host())
         .await
@@ -88,14 +93,8 @@ async fn a_registry_that_is_not_there_is_told_with_address_and_cause() {
     let server = Server::start(|_| manifest_reply()).await;
     let gone = reference(&server, "a/b");
     let address = server.address;
-    drop(server);
-    // The listener is closed by its task, which may take a moment: until then the answer is a good one.
-    let error = loop {
-        match registry().resolve(&gone, &Platform::host()).await {
-            Ok(_) => tokio::task::yield_now().await,
-            Err(error) => break error,
-        }
-    };
+    server.stop().await;
+    let error = registry().resolve(&gone, &Platform::host()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let line = error.one_line();
     assert!(
@@ -403,33 +402,43 @@ async fn a_server_that_breaks_after_each_byte_is_given_up() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(server.requests().len() <= 7, "{}", server.requests().len());
+    assert_eq!(server.requests().len(), 5);
 }
 
 #[tokio::test]
-async fn a_server_that_is_slow_for_ever_is_given_up() {
+async fn a_server_that_drips_is_given_up_though_bytes_come() {
     let server = Server::start(|request: &Request| {
         let from = request.from().unwrap_or(0);
         let status = if from == 0 { 200 } else { 206 };
-        Reply::new(status, content()[from..].to_vec())
-            .with("Content-Range", format!("bytes {from}-399999/400000"))
+        Reply {
+            // 64 KiB take a second and more, in which five of these minutes are over.
+            drip: Some((1024, Duration::from_millis(20))),
+            ..Reply::new(status, content()[from..].to_vec())
+                .with("Content-Range", format!("bytes {from}-399999/400000"))
+        }
     })
     .await;
-    let mut stream = registry()
-        .blob(&reference(&server, "a/b"), &Digest::of(&content()), 400_000)
+    let times = Times {
+        patience: Duration::from_millis(300),
+        ..Times::none()
+    };
+    let registry = Registry::with_times(crate::Hosts::default(), times);
+    let bytes = content();
+    let error = registry
+        .small_blob(&reference(&server, "a/b"), &Digest::of(&bytes), 400_000, 1 << 20)
         .await
-        .unwrap();
-    // Every byte is too slow for somebody without patience, until so many came that the rate is good.
-    stream.patience = Duration::ZERO;
-    stream.take(Bytes::from_static(&[1; 10])).unwrap();
-    for _ in 0..MAX_BREAKS {
-        stream.waited = Duration::from_nanos(1);
-        stream.take(Bytes::from_static(&[1; 10])).unwrap();
-        assert!(stream.response.is_none());
-    }
-    stream.waited = Duration::from_nanos(1);
-    let error = stream.take(Bytes::from_static(&[1; 10])).unwrap_err();
-    assert!(matches!(error, RegistryError::Broken { .. }));
-    stream.take(Bytes::from(vec![1; 65_536])).unwrap();
-    assert_eq!((stream.breaks, stream.recent), (0, 0));
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(
+        error.what().contains("less than 64 KiB a minute"),
+        "{}",
+        error.what()
+    );
+    // It goes on where it was each time.
+    let asked: Vec<usize> = server
+        .requests()
+        .iter()
+        .map(|request| request.from().unwrap_or(0))
+        .collect();
+    assert!(asked.len() == 5 && asked.is_sorted_by(|a, b| a < b), "{asked:?}");
 }

@@ -58,11 +58,11 @@ fn fuzz_manifests_and_indexes() {
             }
             Ok(Document::Index(index)) => {
                 let chosen = platforms.iter().filter_map(|platform| {
-                    let mut descent = Descent::default();
-                    descent.enter(&index, platform);
-                    descent.next(platform, "x").ok()
+                    let mut descent = Descent::new(platform);
+                    descent.enter(&index);
+                    descent.next("x").ok()
                 });
-                let good = chosen.filter(|entry| parse_digest(entry.digest(), "x").is_ok());
+                let good = chosen.filter(|step| parse_digest(step.entry.digest(), "x").is_ok());
                 10 + good.count() as u64
             }
             Err(error) => kind(&error),

@@ -118,7 +118,7 @@ async fn indexes_without_end_are_given_up() {
         entry = documents.index(&[entry]) + "}";
     }
     let error = documents.resolve("linux/amd64").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.what().contains("more than 16 indexes"), "{}", error.what());
 
     // As many beside each other are no better.

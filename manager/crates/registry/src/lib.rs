@@ -29,21 +29,25 @@ mod auth;
 mod authorize;
 mod blob;
 mod client;
+mod descent;
 mod endpoint;
 mod error;
+mod flow;
 mod hosts;
 mod manifest;
 mod pace;
+mod resting;
 mod retry;
 mod sources;
 #[cfg(test)]
 mod test_server;
+mod times;
 mod transport;
 
 pub use authorize::LoggedIn;
 pub use blob::BlobStream;
 pub use client::Registry;
-pub use error::RegistryError;
+pub use error::{RegistryError, Told};
 pub use hosts::{ClientCertificate, Host, Hosts};
 pub use manifest::{Resolved, parse_digest};
 pub use pace::Rate;

@@ -3,22 +3,23 @@
 use bytes::Bytes;
 use croze_model::{Digest, Platform, Reference, Result};
 use http::{HeaderValue, StatusCode};
-use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+use oci_spec::image::{ImageIndex, ImageManifest};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use crate::MAX_MANIFEST;
 use crate::answer::{in_brackets, said};
 use crate::client::{Ask, Registry};
+use crate::descent::Descent;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::retry::ATTEMPTS;
 use crate::sources::Sources;
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const SCHEMA_1: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
@@ -27,9 +28,6 @@ const ACCEPT: HeaderValue = HeaderValue::from_static(
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json",
 );
-
-/// How many indexes are looked at for one image. Each is named by the digest in the one before, so there are no circles; there may be many.
-const MAX_INDEXES: usize = 16;
 
 /// A reference, resolved.
 #[derive(Debug, Clone)]
@@ -95,7 +93,10 @@ impl Registry {
                 .resolve_at(&mirror.endpoint, reference, platform)
                 .await;
             match found {
-                Ok(resolved) => return Ok(resolved),
+                Ok(resolved) => {
+                    mirror.did_well();
+                    return Ok(resolved);
+                }
                 Err(error) => tried.note(mirror, error),
             }
         }
@@ -115,7 +116,7 @@ impl Registry {
         let (bytes, digest, document) = self
             .whole_document(endpoint, reference, &what, promised, None)
             .await?;
-        let mut descent = Descent::default();
+        let mut descent = Descent::new(platform);
         let (mut bytes, mut manifest_digest, mut document) = (bytes, digest, document);
         loop {
             match document {
@@ -127,15 +128,32 @@ impl Registry {
                         bytes,
                     });
                 }
-                Document::Index(index) => descent.enter(&index, platform),
+                Document::Index(index) => descent.enter(&index),
             }
-            let next = descent.next(platform, &what)?;
-            manifest_digest = parse_digest(next.digest(), &what)?;
-            let exact = reference.with_digest(manifest_digest);
-            let promised = Some((manifest_digest, "the index"));
-            (bytes, _, document) = self
-                .whole_document(endpoint, &exact, &what, promised, Some(next.size()))
+            (bytes, manifest_digest, document) = self
+                .next_document(endpoint, reference, &mut descent, &what)
                 .await?;
+        }
+    }
+
+    /// What the indexes that were read lead to next.
+    async fn next_document(
+        &self,
+        endpoint: &Endpoint,
+        reference: &Reference,
+        descent: &mut Descent<'_>,
+        what: &str,
+    ) -> Result<(Bytes, Digest, Document), RegistryError> {
+        loop {
+            let step = descent.next(what)?;
+            let digest = parse_digest(step.entry.digest(), what)?;
+            let (exact, promised) = (reference.with_digest(digest), Some((digest, "the index")));
+            let size = Some(step.entry.size());
+            match self.whole_document(endpoint, &exact, what, promised, size).await {
+                // A copy of an index need not have all that the index names: there is an image without this one.
+                Err(RegistryError::UnknownImage { .. }) if step.may_be_missing => {}
+                read => return read,
+            }
         }
     }
 
@@ -153,7 +171,9 @@ impl Registry {
             match self.document(endpoint, reference, what, promised, size).await {
                 // What breaks before the body has been asked for again already.
                 Err(RegistryError::Unreachable { source, .. })
-                    if attempt < ATTEMPTS && (source.is_body() || source.is_decode()) =>
+                    if attempt < ATTEMPTS
+                        && !self.has_another()
+                        && (source.is_body() || source.is_decode()) =>
                 {
                     tokio::time::sleep(self.pause(attempt)).await;
                     attempt += 1;
@@ -343,84 +363,6 @@ fn schema_1(what: &str) -> RegistryError {
     }
 }
 
-/// The way through indexes that name indexes: what fits the platform first, then what may hold it.
-#[derive(Debug, Default)]
-struct Descent {
-    /// What is to be looked at next, the best last.
-    waiting: Vec<Descriptor>,
-    /// How many indexes were looked at.
-    indexes: usize,
-    /// The platforms that were seen.
-    available: Vec<String>,
-}
-
-impl Descent {
-    /// Takes note of what an index names.
-    fn enter(&mut self, index: &ImageIndex, wanted: &Platform) {
-        self.indexes += 1;
-        let entries = index.manifests();
-        let (mut fitting, mut nested) = (Vec::new(), Vec::new());
-        for entry in entries {
-            match entry.platform().as_ref().map(platform_of) {
-                Some(platform) => {
-                    if let Some(rank) = platform.rank(wanted) {
-                        fitting.push((rank, entry));
-                    }
-                    // Attestations are listed as unknown/unknown.
-                    if platform.os != "unknown" {
-                        // The registry's words: one line of plain text.
-                        self.available
-                            .push(platform.to_string().replace(char::is_control, "?"));
-                    }
-                }
-                // An index that does not say what it holds, or an index around a single manifest: the config will say what that is for.
-                None if is_index(entry) || entries.len() == 1 => nested.push(entry),
-                None => {}
-            }
-        }
-        if let Some((_, best)) = fitting.into_iter().min_by_key(|(rank, _)| *rank) {
-            // Nothing else of this index, nor of those around it, is a better one.
-            self.waiting = vec![best.clone()];
-        } else {
-            self.waiting.extend(nested.into_iter().rev().cloned());
-        }
-    }
-
-    /// What to look at next.
-    fn next(&mut self, wanted: &Platform, what: &str) -> Result<Descriptor, RegistryError> {
-        if self.indexes > MAX_INDEXES {
-            return Err(RegistryError::Malformed {
-                what: what.to_owned(),
-                reason: format!("more than {MAX_INDEXES} indexes lie one in the other"),
-            });
-        }
-        self.waiting.pop().ok_or_else(|| {
-            self.available.dedup();
-            RegistryError::NoPlatform {
-                what: what.to_owned(),
-                wanted: wanted.clone(),
-                available: if self.available.is_empty() {
-                    "none".to_owned()
-                } else {
-                    self.available.join(", ")
-                },
-            }
-        })
-    }
-}
-
-fn platform_of(platform: &oci_spec::image::Platform) -> Platform {
-    Platform {
-        os: platform.os().to_string(),
-        architecture: platform.architecture().to_string(),
-        variant: platform.variant().clone(),
-    }
-}
-
-fn is_index(entry: &Descriptor) -> bool {
-    matches!(entry.media_type().to_string().as_str(), OCI_INDEX | DOCKER_LIST)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -487,24 +429,6 @@ mod tests {
             let error = parse(text.as_bytes(), served_as, "x").unwrap_err().to_string();
             assert!(error.contains(message), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn a_platform_that_is_missing_is_told_with_those_that_are_there() {
-        let index: ImageIndex =
-            serde_json::from_str(&index(&["linux/arm64", "linux/riscv64", "unknown/unknown"])).unwrap();
-        let choose = |text: &str| {
-            let wanted = text.parse::<Platform>().unwrap();
-            let mut descent = Descent::default();
-            descent.enter(&index, &wanted);
-            descent.next(&wanted, "x")
-        };
-        assert!(choose("linux/arm64/v8").is_ok());
-        let error = choose("linux/amd64").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "x has no image for linux/amd64: it has linux/arm64, linux/riscv64"
-        );
     }
 }
 

@@ -1,15 +1,22 @@
 //! How fast a registry is asked: no faster than is configured, and not at all while it wants to be left alone.
 //!
-//! Each registry has a lane of its own, and all pulls go in it together. A lane only knows moments: when the next request may leave, when
-//! what came so far is paid for, and until when the registry wants no request. Whoever wants something takes the next moment and waits for
-//! it, so nobody waits for somebody who has gone.
+//! Each registry has a lane of its own, and all pulls go in it together. A lane only knows moments: when the next request may leave, and when
+//! what came so far is paid for. Whoever wants something takes the next moment and waits for it, without any queue; a moment is spent also
+//! if the one who took it has gone meanwhile.
+//!
+//! Who wants to be left alone (`Retry-After`) is a server, and not always the registry: a token server, or the storage that a registry leads
+//! to. It is closed to those whom it told so, by the user that they ask as: one that limits anonymous users may let others in. Nobody waits
+//! here for it to open: who is told that it is closed decides.
 
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use croze_model::Credentials;
 use tokio::time::{Instant, sleep_until};
+
+use crate::retry::LONGEST_BELIEVED;
 
 /// What is configured for one registry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,10 +27,51 @@ pub struct Rate {
     pub bytes: Option<NonZeroU64>,
 }
 
-/// Every registry's lane, by the registry's name.
+/// A server or mirror, and the user as whom it is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Who {
+    pub(crate) server: String,
+    pub(crate) credentials: Arc<Credentials>,
+}
+
+#[cfg(test)]
+impl Who {
+    pub(crate) fn nobody(server: &str) -> Self {
+        Self {
+            server: server.to_owned(),
+            credentials: Arc::default(),
+        }
+    }
+}
+
+/// Every registry's lane, by the registry's name, and the servers that are closed.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     lanes: Mutex<HashMap<String, Lane>>,
+    closed: Mutex<HashMap<Who, Closed>>,
+}
+
+/// What a server said that wants to be left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Closed {
+    until: Instant,
+    /// The status of its answer.
+    pub(crate) status: String,
+    /// Its words, in brackets, or empty.
+    pub(crate) said: String,
+}
+
+impl Closed {
+    /// Until when a server is closed that wants to be asked again after `wait`.
+    pub(crate) fn after(wait: Duration, status: String, said: String) -> Self {
+        let until = Instant::now() + wait.min(LONGEST_BELIEVED);
+        Self { until, status, said }
+    }
+
+    /// For how long it is so yet.
+    pub(crate) fn wait(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,9 +110,20 @@ impl Pace {
         wait(at).await;
     }
 
-    /// Nobody asks the registry for so long.
-    pub(crate) fn leave_alone(&self, registry: &str, time: Duration) {
-        self.lane(registry, |lane, now| lane.request = lane.request.max(now + time));
+    /// The server is closed to those who ask as this user.
+    pub(crate) fn close(&self, who: Who, closed: Closed) {
+        let mut all = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, closed| !closed.wait().is_zero());
+        let entry = all.entry(who).or_insert_with(|| closed.clone());
+        if entry.until < closed.until {
+            *entry = closed;
+        }
+    }
+
+    /// Whether the server is closed to this user now.
+    pub(crate) fn closed(&self, who: &Who) -> Option<Closed> {
+        let all = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(who).filter(|closed| !closed.wait().is_zero()).cloned()
     }
 
     fn lane<T>(&self, registry: &str, change: impl FnOnce(&mut Lane, Instant) -> T) -> T {
@@ -141,13 +200,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_registry_that_wants_to_be_left_alone_is() {
+    async fn a_server_that_wants_to_be_left_alone_is_closed_to_whom_it_told_so() {
         let pace = Pace::default();
-        pace.leave_alone("a", Duration::from_secs(3));
-        pace.leave_alone("a", Duration::from_secs(1));
-        assert!(taken(pace.request("b", Rate::default())).await < 0.1);
-        let time = taken(pace.request("a", Rate::default())).await;
-        assert!((2.99..3.1).contains(&time), "{time}");
-        assert!(taken(pace.request("a", Rate::default())).await < 0.1);
+        let seconds = Duration::from_secs;
+        let close = |wait, status: &str| {
+            let closed = Closed::after(wait, status.to_owned(), String::new());
+            pace.close(Who::nobody("a"), closed);
+        };
+        close(seconds(3), "429");
+        close(seconds(1), "503");
+        let closed = pace.closed(&Who::nobody("a")).unwrap();
+        assert_eq!((closed.wait(), closed.status.as_str()), (seconds(3), "429"));
+        assert_eq!(pace.closed(&Who::nobody("b")), None);
+        let alice = Who {
+            server: "a".to_owned(),
+            credentials: Arc::new(Credentials::Identity {
+                username: "alice".to_owned(),
+                token: croze_model::Secret::new("t"),
+            }),
+        };
+        assert_eq!(pace.closed(&alice), None);
+        tokio::time::advance(seconds(3)).await;
+        assert_eq!(pace.closed(&Who::nobody("a")), None);
+        // No number is too large, and no server is believed for ever.
+        close(Duration::MAX, "429");
+        assert_eq!(pace.closed(&Who::nobody("a")).unwrap().wait(), LONGEST_BELIEVED);
     }
 }

@@ -1,11 +1,14 @@
 //! Servers that make of ranges what they like: what came is kept, and what is missing is found.
 
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use croze_model::ErrorKind;
+use tokio::net::TcpSocket;
 
 use super::*;
 use crate::test_server::{Reply, Request, Server};
+use crate::times::Times;
 
 const SIZE: usize = 400_000;
 /// Where the first answer of each server ends.
@@ -120,59 +123,99 @@ async fn a_server_that_has_something_else_by_now_is_refused() {
 
 #[tokio::test]
 async fn a_registry_that_is_gone_for_a_moment_is_waited_for() {
-    let server = Server::start(|_| Reply {
-        cut: Some(CUT),
-        ..Reply::new(200, content())
+    // Holds the port, so that nobody else gets it meanwhile; whoever connects to it is refused, as it does not listen.
+    let socket = |port| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseport(true).unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, port).into()).unwrap();
+        socket
+    };
+    let holder = socket(0);
+    let port = holder.local_addr().unwrap().port();
+    let serve = |cut| {
+        let answer = move |request: &Request| match request.from() {
+            None => Reply {
+                cut,
+                ..Reply::new(200, content())
+            },
+            Some(from) => partial(from, SIZE, format!("bytes {from}-{}/{SIZE}", SIZE - 1)),
+        };
+        Server::listening(socket(port).listen(16).unwrap(), answer)
+    };
+    let server = serve(Some(CUT));
+    let reference = format!("{}/a/b", server.address).parse().unwrap();
+    let digest = Digest::of(&content());
+    // Longer than what is polled at once below.
+    let times = Times {
+        first_wait: Duration::from_millis(20),
+        ..Times::none()
+    };
+    let registry = Registry::with_times(crate::Hosts::default(), times);
+    let mut stream = registry.blob(&reference, &digest, SIZE as u64).await.unwrap();
+    let mut bytes = Vec::new();
+    // The first break is the cut; the listener's end takes a moment, and until then it answers.
+    server.stop().await;
+    while stream.flow.breaks() < 2 {
+        // Cut short in the pause after a break, so that each turn is one try at most.
+        if let Ok(piece) = tokio::time::timeout(Duration::from_millis(1), stream.next()).await {
+            bytes.extend_from_slice(&piece.unwrap().unwrap());
+        }
+    }
+    let server = serve(None);
+    while let Some(piece) = stream.next().await.unwrap() {
+        bytes.extend_from_slice(&piece);
+    }
+    assert!(bytes == content());
+    assert_eq!(server.requests()[0].from(), Some(CUT));
+}
+
+/// Fetches from a server that breaks its first answer at [`CUT`] times three and knows no ranges; the others it sends like this.
+async fn from_the_beginning(drip: (usize, Duration), patience: Duration) -> (Result<Vec<u8>>, usize) {
+    let asked = AtomicUsize::new(0);
+    let server = Server::start(move |_| {
+        let whole = Reply::new(200, content());
+        match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => Reply {
+                cut: Some(3 * CUT),
+                ..whole
+            },
+            _ => Reply {
+                drip: Some(drip),
+                ..whole
+            },
+        }
     })
     .await;
-    let address = server.address;
-    let reference = format!("{address}/a/b").parse().unwrap();
-    let digest = Digest::of(&content());
-    let registry = Registry::with_times(
-        crate::Hosts::default(),
-        Duration::from_millis(20),
-        Duration::from_secs(60),
+    let reference = format!("{}/a/b", server.address).parse().unwrap();
+    let times = Times {
+        patience,
+        ..Times::none()
+    };
+    let bytes = content();
+    let fetched = Registry::with_times(crate::Hosts::default(), times)
+        .small_blob(&reference, &Digest::of(&bytes), SIZE as u64, 1 << 20)
+        .await;
+    (fetched, server.requests().len())
+}
+
+#[tokio::test]
+async fn what_is_here_already_may_come_again_for_longer_than_new_bytes_may_take() {
+    // Four times as fast as it must be; what is skipped alone takes longer than the patience.
+    let (fetched, asked) =
+        from_the_beginning((16_384, Duration::from_millis(62)), Duration::from_millis(1000)).await;
+    assert!(fetched.unwrap() == content());
+    assert_eq!(asked, 2);
+}
+
+#[tokio::test]
+async fn what_comes_again_too_slowly_is_given_up() {
+    let drip = (1024, Duration::from_millis(20));
+    let (fetched, asked) = from_the_beginning(drip, Duration::from_millis(100)).await;
+    let error = fetched.unwrap_err();
+    assert!(
+        error.what().contains("less than 64 KiB a minute"),
+        "{}",
+        error.what()
     );
-    let mut stream = registry.blob(&reference, &digest, SIZE as u64).await.unwrap();
-    let mut bytes = stream.next().await.unwrap().unwrap().to_vec();
-    drop(server);
-    let listener = std::thread::spawn(move || {
-        // It comes back at the same address.
-        loop {
-            if let Ok(listener) = std::net::TcpListener::bind(address) {
-                return listener;
-            }
-            std::thread::yield_now();
-        }
-    });
-    let rest = async {
-        while let Some(piece) = stream.next().await? {
-            bytes.extend_from_slice(&piece);
-        }
-        Result::<_>::Ok(bytes)
-    };
-    let serving = async {
-        let listener = listener.join().unwrap();
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut head = [0; 4096];
-        let read = std::io::Read::read(&mut stream, &mut head).unwrap();
-        let head = String::from_utf8_lossy(&head[..read]).to_ascii_lowercase();
-        let from = head.split("bytes=").nth(1).unwrap().split('-').next().unwrap();
-        let from: usize = from.parse().unwrap();
-        let rest = content()[from..].to_vec();
-        let answer = format!(
-            "HTTP/1.1 206 X\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{SIZE}\r\nConnection: close\r\n\r\n",
-            rest.len(),
-            SIZE - 1
-        );
-        std::io::Write::write_all(&mut stream, &[answer.into_bytes(), rest].concat()).unwrap();
-    };
-    let serving = tokio::task::spawn_blocking(move || {
-        tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap()
-            .block_on(serving);
-    });
-    assert!(rest.await.unwrap() == content());
-    serving.await.unwrap();
+    assert_eq!(asked, 5);
 }

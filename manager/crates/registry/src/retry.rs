@@ -3,8 +3,10 @@
 //! | the registry | what is done |
 //! |---|---|
 //! | answers 408, 429, 500, 502, 503 or 504 | it is asked again, [`ATTEMPTS`] times in all |
-//! | says with it when to come back (`Retry-After`, seconds or a date) | until then nobody asks it, unless that is longer than [`LONGEST_ASKED`]: then this is an error that says so |
-//! | says nothing | a wait that doubles, between [`FIRST_WAIT`] and [`LONGEST_WAIT`], the half of it by chance: those who failed together do not come back together |
+//! | says with it when to come back (`Retry-After`, seconds or a date) | until then nobody asks it who was told so, but for [`LONGEST_BELIEVED`] at most; longer than [`LONGEST_ASKED`] nobody waits: that is an error that says so |
+//! | does not say when | a wait that doubles, between [`FIRST_WAIT`] and [`LONGEST_WAIT`], the half of it by chance: those who failed together do not come back together |
+//!
+//! Where another source of the image follows, nobody waits and nothing is tried again: it is asked instead ([`crate::sources`]).
 //!
 //! Everything here is decided from facts that are given; who waits is [`crate::client`].
 
@@ -21,32 +23,14 @@ pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The longest wait that a registry may ask for.
 pub(crate) const LONGEST_ASKED: Duration = Duration::from_secs(60);
+/// For how long at most a server is believed that it wants to be left alone: one that says years would be asked never again.
+pub(crate) const LONGEST_BELIEVED: Duration = Duration::from_hours(1);
 /// Whoever was told when to come back comes so much later at most, each at another moment.
 const SPREAD: Duration = Duration::from_millis(250);
 
-/// What an answer that is no success means for the next try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Busy {
-    /// After the usual wait.
-    Soon,
-    /// The registry says when.
-    After(Duration),
-    /// The registry wants to be left alone for longer than anybody waits here.
-    TooLong(Duration),
-}
-
-impl Busy {
-    /// Reads an answer; `None`: another try would end like this one.
-    pub(crate) fn of(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Option<Self> {
-        if !is_busy(status) {
-            return None;
-        }
-        Some(match retry_after(headers, now) {
-            None => Self::Soon,
-            Some(wait) if wait > LONGEST_ASKED => Self::TooLong(wait),
-            Some(wait) => Self::After(wait),
-        })
-    }
+/// How long a server wants to be left alone, if its answer is that it is too busy and says so.
+pub(crate) fn wait_asked(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    is_busy(status).then(|| retry_after(headers, now)).flatten()
 }
 
 /// Whether the registry, or what stands before it, may do better in a moment.
@@ -102,56 +86,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_answer_means_for_the_next_try() {
+    fn what_an_answer_says_of_when_to_come_back() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        let seconds = Duration::from_secs;
         for (status, header, expected) in [
-            (200, None, None),
+            (200, Some("1"), None),
             (403, Some("1"), None),
-            (404, None, None),
-            (501, None, None),
-            (408, None, Some(Busy::Soon)),
-            (429, None, Some(Busy::Soon)),
-            (500, None, Some(Busy::Soon)),
-            (503, Some("soon"), Some(Busy::Soon)),
-            (503, Some(""), Some(Busy::Soon)),
-            (503, Some("-1"), Some(Busy::Soon)),
-            (429, Some("0"), Some(Busy::After(Duration::ZERO))),
-            (429, Some(" 3 "), Some(Busy::After(seconds(3)))),
-            (429, Some("60"), Some(Busy::After(seconds(60)))),
-            (429, Some("61"), Some(Busy::TooLong(seconds(61)))),
-            (
-                503,
-                Some("99999999999999999999999"),
-                Some(Busy::TooLong(seconds(u64::MAX))),
-            ),
-            (
-                503,
-                Some("Sun, 06 Nov 1994 08:49:42 GMT"),
-                Some(Busy::After(seconds(5))),
-            ),
-            (
-                503,
-                Some("Sunday, 06-Nov-94 08:49:42 GMT"),
-                Some(Busy::After(seconds(5))),
-            ),
-            (
-                503,
-                Some("Sun, 06 Nov 1994 08:49:00 GMT"),
-                Some(Busy::After(Duration::ZERO)),
-            ),
-            (
-                503,
-                Some("Sun, 06 Nov 1994 09:49:37 GMT"),
-                Some(Busy::TooLong(seconds(3600))),
-            ),
+            (501, Some("1"), None),
+            (408, None, None),
+            (503, Some("soon"), None),
+            (503, Some(""), None),
+            (503, Some("-1"), None),
+            (429, Some("0"), Some(0)),
+            (500, Some(" 3 "), Some(3)),
+            (429, Some("60"), Some(60)),
+            (503, Some("99999999999999999999999"), Some(u64::MAX)),
+            (503, Some("Sun, 06 Nov 1994 08:49:42 GMT"), Some(5)),
+            (503, Some("Sunday, 06-Nov-94 08:49:42 GMT"), Some(5)),
+            (503, Some("Sun, 06 Nov 1994 08:49:00 GMT"), Some(0)),
+            (503, Some("Sun, 06 Nov 1994 09:49:37 GMT"), Some(3600)),
         ] {
             let mut headers = HeaderMap::new();
             if let Some(text) = header {
                 headers.insert(header::RETRY_AFTER, text.parse().unwrap());
             }
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(Busy::of(status, &headers, now), expected, "{status} {header:?}");
+            let expected = expected.map(Duration::from_secs);
+            assert_eq!(wait_asked(status, &headers, now), expected, "{status} {header:?}");
         }
     }
 

@@ -13,12 +13,13 @@
 //! - Whatever is wrong with a source (no answer, no such image, no access, damaged content), the next one is asked. If all fail, the error has
 //!   each one's reason; its kind and its advice are those of the last, the registry itself.
 //! - What one source began to send another one may finish: blobs are named by their digests.
-//! - A mirror that could not be reached is passed over for [`PASSED_OVER`], so that not every layer waits for it again.
+//! - As long as another source follows nothing is tried twice, and nobody waits for long: not for a mirror that says when to come back, and
+//!   15 seconds for one that is silent.
+//! - A mirror that fails by itself, and not for one image only, is passed over for a while ([`crate::resting`]), so that not every layer waits
+//!   for it again.
 
-use std::collections::HashMap;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use croze_model::{Error, Reference};
 
@@ -26,8 +27,6 @@ use crate::client::Registry;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 
-/// For how long a mirror that could not be reached is not asked.
-const PASSED_OVER: Duration = Duration::from_secs(30);
 /// The longest name of a mirror, in bytes; references have the same bound.
 const LONGEST_MIRROR: usize = 255;
 
@@ -145,44 +144,34 @@ pub(crate) struct Sources {
     pub(crate) tried: Tried,
 }
 
-/// Mirrors that could not be reached, and why.
-#[derive(Debug, Default)]
-pub(crate) struct Unreached {
-    since: Mutex<HashMap<String, (Instant, String)>>,
-}
-
-impl Unreached {
-    fn note(&self, mirror: &str, reason: String) {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        since.insert(mirror.to_owned(), (Instant::now(), reason));
-    }
-
-    /// Why the mirror is not asked now.
-    fn reason(&self, mirror: &str) -> Option<String> {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        since.retain(|_, (at, _)| at.elapsed() < PASSED_OVER);
-        since.get(mirror).map(|(_, reason)| reason.clone())
-    }
-}
-
 /// The sources that failed, and why each.
 #[derive(Debug, Default)]
 pub(crate) struct Tried {
     reasons: Vec<String>,
 }
 
+impl Source {
+    /// It had what it was asked for.
+    pub(crate) fn did_well(&self) {
+        self.registry
+            .resting()
+            .did_well(&self.registry.as_asked(&self.name));
+    }
+}
+
 impl Tried {
     /// Notes that a mirror failed; the next source is to be asked.
     pub(crate) fn note(&mut self, mirror: &Source, error: RegistryError) {
-        let unreached = matches!(error, RegistryError::Unreachable { .. });
+        let rest = rest_after(&error);
         let line = Error::from(error).one_line();
         tracing::info!(
             mirror = mirror.name,
             error = line,
             "a mirror failed, the next source is asked"
         );
-        if unreached {
-            mirror.registry.unreached().note(&mirror.name, line.clone());
+        if let Some(asked) = rest {
+            let who = mirror.registry.as_asked(&mirror.name);
+            mirror.registry.resting().note(who, asked, line.clone());
         }
         self.reasons.push(format!("{}: {line}", mirror.name));
     }
@@ -208,14 +197,32 @@ impl Tried {
     }
 }
 
+/// Whether a failure says that the mirror is better left alone for a while, and for how long it asked. What is wrong with one image, one
+/// answer or one connection says nothing about the next.
+fn rest_after(error: &RegistryError) -> Option<Duration> {
+    use RegistryError as R;
+    match error {
+        R::TooBusy { wait, .. } => Some(*wait),
+        R::Unreachable { source, .. } => {
+            let began_well = (source.is_body() || source.is_decode()) && !source.is_timeout();
+            (!began_well).then_some(Duration::ZERO)
+        }
+        R::Silent { .. } | R::Slow { .. } | R::TooSlow { .. } | R::TokenServer { .. } => Some(Duration::ZERO),
+        R::Status { status, .. } => {
+            let is_its_own = ["429", "502", "503", "504"]
+                .iter()
+                .any(|code| status.starts_with(code));
+            is_its_own.then_some(Duration::ZERO)
+        }
+        _ => None,
+    }
+}
+
 impl Registry {
-    /// The names of the registries that are asked for images of `registry`, in order: its mirrors', and its own last.
+    /// Who is asked for images of `registry`, in order: its mirrors (`host[:port][/path]`), and the registry itself last.
     #[must_use]
     pub fn sources_of(&self, registry: &str) -> Vec<String> {
-        let mirrors = self
-            .mirrors(registry)
-            .iter()
-            .map(|mirror| mirror.registry().to_owned());
+        let mirrors = self.mirrors(registry).iter().map(Mirror::to_string);
         mirrors.chain([registry.to_owned()]).collect()
     }
 
@@ -229,15 +236,20 @@ impl Registry {
         let mut mirrors = Vec::new();
         for mirror in self.mirrors(reference.domain()) {
             let name = mirror.to_string();
-            if let Some(reason) = self.unreached().reason(&name) {
-                tried.reasons.push(format!("{name}: {reason}"));
+            let credentials = self.for_mirrors().get(&name).cloned();
+            let registry = self
+                .asking_as(credentials.unwrap_or_default())
+                .with_another_next();
+            if let Some(reason) = self.resting().reason(&registry.as_asked(&name)) {
+                tried
+                    .reasons
+                    .push(format!("{name}, passed over for now: {reason}"));
                 continue;
             }
-            let credentials = self.for_mirrors().get(mirror.registry()).cloned();
             let repository = mirror.repository(reference.path());
             mirrors.push(Source {
                 name,
-                registry: self.asking_as(credentials.unwrap_or_default()),
+                registry,
                 endpoint: Endpoint::new(mirror.registry(), &repository, self.hosts()),
             });
         }

@@ -1,13 +1,14 @@
 //! Mirrors: asked in order, with their own credentials, and told when they fail.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use croze_model::{Credentials, Digest, ErrorKind, Platform, Result, Secret};
 
 use super::*;
 use crate::test_server::{Reply, Request, Server};
+use crate::times::Times;
 use crate::{Host, Hosts, Resolved};
 
 const MANIFEST: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",
@@ -44,12 +45,16 @@ async fn always(status: u16) -> Server {
 
 /// A client for which the registry `own` has these mirrors.
 fn registry(own: &Server, mirrors: &[String]) -> Registry {
+    with_times(own, mirrors, Times::none())
+}
+
+fn with_times(own: &Server, mirrors: &[String], times: Times) -> Registry {
     let host = Host {
         mirrors: mirrors.iter().map(|mirror| mirror.parse().unwrap()).collect(),
         ..Host::default()
     };
     let hosts: Hosts = [(own.address.to_string(), host)].into_iter().collect();
-    Registry::impatient(hosts)
+    Registry::with_times(hosts, times)
 }
 
 fn reference(own: &Server) -> Reference {
@@ -118,7 +123,7 @@ async fn mirrors_are_asked_in_order_and_the_registry_only_if_none_has_it() {
         registry.sources_of(&own.address.to_string()),
         [
             missing.address.to_string(),
-            has_it.address.to_string(),
+            format!("{}/cache", has_it.address),
             own.address.to_string()
         ]
     );
@@ -149,17 +154,19 @@ async fn an_error_names_every_source_that_was_tried_and_why_each_failed() {
     );
 }
 
+/// Why this mirror is passed over by somebody who shows it nothing.
+fn passed_over(registry: &Registry, mirror: &Server) -> Option<String> {
+    let who = crate::pace::Who::nobody(&mirror.address.to_string());
+    registry.resting().reason(&who)
+}
+
 #[tokio::test]
 async fn a_mirror_that_cannot_be_reached_is_passed_over_for_a_while() {
     let (gone, own) = (good().await, good().await);
     let address = gone.address;
-    drop(gone);
     let registry = registry(&own, &[address.to_string()]);
-    // The listener is closed by its task, which may take a moment: until then the mirror answers.
-    while registry.unreached().reason(&address.to_string()).is_none() {
-        resolve(&registry, &own).await.unwrap();
-        tokio::task::yield_now().await;
-    }
+    gone.stop().await;
+    resolve(&registry, &own).await.unwrap();
     let sources = registry.sources(&reference(&own));
     assert_eq!(sources.mirrors.len(), 0);
     assert!(
@@ -167,6 +174,145 @@ async fn a_mirror_that_cannot_be_reached_is_passed_over_for_a_while() {
         "{:?}",
         sources.tried
     );
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_mirror_that_wants_to_be_left_alone_or_is_silent() {
+    let silence = Duration::from_millis(50);
+    let mute = || Reply {
+        mute: true,
+        ..Reply::default()
+    };
+    let silent_token_server = |request: &Request| {
+        if request.path.starts_with("/token") {
+            return Reply {
+                mute: true,
+                ..Reply::default()
+            };
+        }
+        let realm = format!("http://{}/token", request.header("host").unwrap());
+        Reply::new(401, "").with("WWW-Authenticate", format!("Bearer realm=\"{realm}\""))
+    };
+    for (name, mirror, requests) in [
+        (
+            "429",
+            Server::start(|_| Reply::new(429, "").with("Retry-After", "60")).await,
+            1,
+        ),
+        (
+            "a long 503",
+            Server::start(|_| Reply::new(503, "").with("Retry-After", "86400")).await,
+            1,
+        ),
+        ("503", always(503).await, 1),
+        ("502", always(502).await, 1),
+        ("silence", Server::start(move |_| mute()).await, 1),
+        (
+            "a body that stalls",
+            Server::start(|_| Reply {
+                cut: Some(10),
+                stalls: true,
+                ..manifest()
+            })
+            .await,
+            1,
+        ),
+        (
+            "a silent token server",
+            Server::start(silent_token_server).await,
+            2,
+        ),
+    ] {
+        let own = good().await;
+        let times = Times {
+            silence,
+            ..Times::default()
+        };
+        let registry = with_times(&own, &[mirror.address.to_string()], times);
+        let begun = Instant::now();
+        resolve(&registry, &own).await.unwrap();
+        for _ in 0..20 {
+            assert_eq!(fetch(&registry, &own).await.unwrap(), content(), "{name}");
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{name}: {:?}",
+            begun.elapsed()
+        );
+        assert_eq!(mirror.requests().len(), requests, "{name}");
+        assert!(passed_over(&registry, &mirror).is_some(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_one_answer_passes_over_no_mirror() {
+    for (name, reply) in [
+        ("404", Reply::new(404, "{}")),
+        ("403", Reply::new(403, "{}")),
+        ("500", Reply::new(500, "{}")),
+        (
+            "a manifest that breaks off",
+            Reply {
+                cut: Some(10),
+                ..manifest()
+            },
+        ),
+        ("something else", Reply::new(200, "{}")),
+    ] {
+        let mirror = Server::start(move |_| reply.clone()).await;
+        let own = good().await;
+        let registry = registry(&own, &[mirror.address.to_string()]);
+        resolve(&registry, &own).await.unwrap();
+        resolve(&registry, &own).await.unwrap();
+        assert_eq!(mirror.requests().len(), 2, "{name}: one try each time");
+        assert_eq!(passed_over(&registry, &mirror), None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_that_breaks_once_goes_on_and_one_that_drips_or_stalls_is_left() {
+    for (name, asked, drip, stalls) in [
+        ("breaks once", 2, None, false),
+        ("drips", 1, Some((1024, Duration::from_millis(20))), false),
+        ("stalls", 1, None, true),
+    ] {
+        let count = AtomicUsize::new(0);
+        let mirror = Server::start(move |request: &Request| {
+            let whole = content();
+            let from = request.from().unwrap_or(0);
+            let is_first = count.fetch_add(1, Ordering::Relaxed) == 0;
+            Reply {
+                cut: (is_first && drip.is_none()).then_some(100_000),
+                drip,
+                stalls,
+                ..Reply::new(if is_first { 200 } else { 206 }, whole[from..].to_vec()).with(
+                    "Content-Range",
+                    format!("bytes {from}-{}/{}", whole.len() - 1, whole.len()),
+                )
+            }
+        })
+        .await;
+        let own = good().await;
+        let times = Times {
+            silence: Duration::from_millis(200),
+            patience: Duration::from_millis(200),
+            ..Times::none()
+        };
+        let registry = with_times(&own, &[mirror.address.to_string()], times);
+        assert_eq!(fetch(&registry, &own).await.unwrap(), content(), "{name}");
+        assert_eq!(mirror.requests().len(), asked, "{name}");
+        let from_own: Vec<_> = own.requests().iter().map(Request::from).collect();
+        if asked == 1 {
+            assert!(
+                from_own.len() == 1 && from_own[0] > Some(0),
+                "{name}: {from_own:?}"
+            );
+            assert!(passed_over(&registry, &mirror).is_some(), "{name}");
+        } else {
+            assert_eq!(from_own, [], "{name}");
+            assert_eq!(passed_over(&registry, &mirror), None, "{name}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -258,36 +404,28 @@ async fn a_mirror_sees_its_own_credentials_only() {
 }
 
 #[tokio::test]
-async fn a_registry_that_says_when_is_asked_then_and_by_nobody_before() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
-    let server = Server::start(move |request: &Request| {
-        if request.path.contains("never") {
-            return Reply::new(
-                429,
-                r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"enough"}]}"#,
-            )
-            .with("Retry-After", "3600");
-        }
-        match count.fetch_add(1, Ordering::Relaxed) {
-            0 => Reply::new(429, "").with("Retry-After", "1"),
-            _ => manifest(),
-        }
+async fn credentials_for_a_mirror_with_a_path_are_for_that_path() {
+    let server = Server::start(|request: &Request| match request.header("authorization") {
+        Some(_) => Reply::new(404, "{}"),
+        None => Reply::new(401, "{}").with("WWW-Authenticate", "Basic realm=\"x\""),
     })
     .await;
-    let registry = registry(&server, &[]);
-    let begun = Instant::now();
-    resolve(&registry, &server).await.unwrap();
-    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
-
-    let begun = Instant::now();
-    let never: Reference = format!("{}/a/never", server.address).parse().unwrap();
-    let error = registry.resolve(&never, &Platform::host()).await.unwrap_err();
-    assert!(begun.elapsed() < Duration::from_secs(10), "nobody waits an hour");
-    assert!(
-        error.what().contains("in 3600 seconds only (enough)") && error.advice().is_some(),
-        "{}",
-        error.what()
-    );
+    let own = good().await;
+    let mirrors = ["one", "two"].map(|path| format!("{}/{path}", server.address));
+    let user = |name: &str| Credentials::Password {
+        username: name.to_owned(),
+        password: Secret::new("secret"),
+    };
+    let shown = BTreeMap::from([(mirrors[1].clone(), user("two"))]);
+    let registry = registry(&own, &mirrors).showing_mirrors(shown);
+    resolve(&registry, &own).await.unwrap();
+    let seen: Vec<(bool, bool)> = server
+        .requests()
+        .iter()
+        .map(|request| {
+            let authorized = request.header("authorization").is_some();
+            (request.path.starts_with("/v2/two/a/b/"), authorized)
+        })
+        .collect();
+    assert_eq!(seen, [(false, false), (true, false), (true, true)]);
 }

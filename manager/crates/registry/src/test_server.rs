@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,6 +50,10 @@ pub(crate) struct Reply {
     pub(crate) cut: Option<usize>,
     /// After the cut the connection stays open and silent, until the client goes.
     pub(crate) stalls: bool,
+    /// Not even the head is sent: the connection is open and silent.
+    pub(crate) mute: bool,
+    /// The body is sent in portions of so many bytes, with a rest after each.
+    pub(crate) drip: Option<(usize, Duration)>,
 }
 
 impl Reply {
@@ -78,6 +83,14 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::listening(listener, answer)
+    }
+
+    /// Answers those who come to a socket of the test's own.
+    pub(crate) fn listening(
+        listener: TcpListener,
+        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (answer, seen): (Arc<Answer>, _) = (Arc::new(answer), requests.clone());
@@ -91,6 +104,13 @@ impl Server {
             requests,
             task,
         }
+    }
+
+    /// Stops listening; from then on nobody is answered who has not been accepted.
+    pub(crate) async fn stop(mut self) {
+        self.task.abort();
+        // An error, as it was aborted; the listener is closed by now.
+        drop((&mut self.task).await);
     }
 
     /// Everything asked so far.
@@ -141,11 +161,20 @@ async fn serve(stream: TcpStream, answer: Arc<Answer>, seen: Arc<Mutex<Vec<Reque
     head.push_str("\r\n");
     let body = &reply.body[..reply.cut.unwrap_or(reply.body.len())];
     let sent = async {
+        if reply.mute {
+            return Ok(());
+        }
         stream.write_all(head.as_bytes()).await?;
-        stream.write_all(body).await?;
+        let (portion, rest) = reply.drip.unwrap_or((usize::MAX, Duration::ZERO));
+        for portion in body.chunks(portion) {
+            stream.write_all(portion).await?;
+            stream.flush().await?;
+            tokio::time::sleep(rest).await;
+        }
         stream.flush().await
     };
-    if sent.await.is_ok() && reply.stalls {
+    let is_sent: std::io::Result<()> = sent.await;
+    if is_sent.is_ok() && (reply.stalls || reply.mute) {
         // Ends when the client closes its side.
         line.clear();
         drop(stream.read_line(&mut line).await);
