@@ -19,7 +19,7 @@ use croze_registry::Registry;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::error::{ImageError, copy};
-use crate::layer::Stored;
+use crate::layer::{Blame, Failed, Stored};
 use crate::progress::LayerState;
 use crate::records::ImageLayer;
 use crate::store::Images;
@@ -70,7 +70,40 @@ struct FlightState {
     outcome: Option<Outcome>,
 }
 
-type Outcome = Result<Landed, Arc<Error>>;
+type Outcome = Result<Landed, Arc<Lost>>;
+
+/// Why a flight brought nothing.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) error: Error,
+    /// Whether it is about where the layer was to come from, and not about this host or the layer itself: from elsewhere it may come.
+    pub(crate) is_the_sources: bool,
+}
+
+impl From<Error> for Lost {
+    fn from(error: Error) -> Self {
+        let is_the_sources = matches!(
+            error.kind(),
+            ErrorKind::Unavailable
+                | ErrorKind::Unauthenticated
+                | ErrorKind::PermissionDenied
+                | ErrorKind::Corrupt
+        );
+        Self {
+            error,
+            is_the_sources,
+        }
+    }
+}
+
+impl From<Failed> for Lost {
+    fn from(Failed { error, blame }: Failed) -> Self {
+        Self {
+            error,
+            is_the_sources: blame == Blame::Source,
+        }
+    }
+}
 
 /// What a flight brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,22 +157,27 @@ impl Images {
 
 impl Flight {
     /// Waits for the outcome, and tells every change on the way.
-    pub(crate) async fn wait(&self, mut tell: impl FnMut(LayerState, u64)) -> Result<Landed> {
+    pub(crate) async fn wait(&self, mut tell: impl FnMut(LayerState, u64)) -> Result<Landed, Lost> {
         let mut state = self.state.clone();
         loop {
             let now = state.borrow_and_update().clone();
             tell(now.layer, now.received);
             match now.outcome {
                 Some(Ok(landed)) => return Ok(landed),
-                Some(Err(error)) => return Err(copy(&error)),
+                Some(Err(lost)) => {
+                    return Err(Lost {
+                        error: copy(&lost.error),
+                        is_the_sources: lost.is_the_sources,
+                    });
+                }
                 None => {}
             }
             if state.changed().await.is_err() {
                 // The task ended without an outcome: it panicked, or the runtime is going down.
-                return Err(ImageError::CutOff {
+                let cut_off = ImageError::CutOff {
                     what: "a layer".to_owned(),
-                }
-                .into());
+                };
+                return Err(Error::from(cut_off).into());
             }
         }
     }
@@ -207,7 +245,7 @@ impl FlightTask {
         }
     }
 
-    async fn fly(&self, unwanted: &mut oneshot::Receiver<()>) -> Result<Landed> {
+    async fn fly(&self, unwanted: &mut oneshot::Receiver<()>) -> Result<Landed, Lost> {
         let cancelled = || {
             Error::from(ImageError::CutOff {
                 what: format!("layer {}", self.layer.blob),
@@ -216,7 +254,7 @@ impl FlightTask {
         let slots = self.images.inner.slots.of(self.reference.domain());
         let _slot = tokio::select! {
             slot = slots.acquire_owned() => slot.map_err(|_| cancelled())?,
-            _ = &mut *unwanted => return Err(cancelled()),
+            _ = &mut *unwanted => return Err(cancelled().into()),
         };
         if let Some(stored) = self.use_blob().await? {
             return Ok(Landed { stored, fetched: 0 });
@@ -236,31 +274,28 @@ impl FlightTask {
             let stored = unpacking.await.map_err(|_| cancelled());
             let suspect = fetched?;
             match (stored?, suspect) {
-                (Err(error), Some(suspect))
-                    if error.kind() == ErrorKind::Corrupt && !self.is_blob_here().await? =>
-                {
+                (
+                    Err(Failed {
+                        error,
+                        blame: Blame::Source,
+                    }),
+                    Some(suspect),
+                ) => {
                     tracing::warn!(
                         blob = %self.layer.blob, mirror = suspect, error = %error.one_line(),
                         "a mirror served something else, the next source is asked"
                     );
                     suspects.push(suspect);
                 }
-                (stored, _) => {
+                (Err(failed), _) => return Err(failed.into()),
+                (Ok(stored), _) => {
                     return Ok(Landed {
-                        stored: stored?,
+                        stored,
                         fetched: self.layer.blob_size,
                     });
                 }
             }
         }
-    }
-
-    /// Whether the blob came as its digest says: whatever is wrong with its content then, no other source has a better one.
-    async fn is_blob_here(&self) -> Result<bool> {
-        let blob = self.layer.blob;
-        self.images
-            .blocking("a layer", move |inner| Ok(inner.content.size(&blob)?.is_some()))
-            .await
     }
 
     /// Uses the blob if it is here. One that turns out damaged was removed, and is fetched again.

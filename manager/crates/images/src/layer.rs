@@ -28,6 +28,44 @@ pub(crate) enum Stand {
     Nothing,
 }
 
+/// Why a layer is not here.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: Error,
+    pub(crate) blame: Blame,
+}
+
+/// What a failure says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// This host failed: no source would have done better.
+    Host,
+    /// The content is what its digest says, and cannot be used: every source has the same.
+    Content,
+    /// The source sent something else, or may have: its bytes were not all looked at.
+    Source,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            blame: Blame::Host,
+        }
+    }
+}
+
+impl Failed {
+    /// A blob that is not what was promised is the source's; one that cannot be written is not.
+    fn of_ingest(error: Error) -> Self {
+        let blame = match error.kind() {
+            ErrorKind::Corrupt => Blame::Source,
+            _ => Blame::Host,
+        };
+        Self { error, blame }
+    }
+}
+
 /// What became of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stored {
@@ -70,7 +108,11 @@ impl Inner {
     }
 
     /// Stores a layer from the pieces that arrive: blob and tree in one pass.
-    pub(crate) fn store_arriving(&self, layer: &ImageLayer, pieces: mpsc::Receiver<Bytes>) -> Result<Stored> {
+    pub(crate) fn store_arriving(
+        &self,
+        layer: &ImageLayer,
+        pieces: mpsc::Receiver<Bytes>,
+    ) -> Result<Stored, Failed> {
         let ingest = self.content.ingest(&layer.blob, layer.blob_size)?;
         let mut arriving = Arriving {
             pieces,
@@ -80,21 +122,24 @@ impl Inner {
         };
         let unpacked = self.unpack(layer, &mut arriving, Parents::Unknown);
         if let Some(failure) = arriving.failure.take() {
-            return Err(failure);
+            return Err(Failed::of_ingest(failure));
         }
         match unpacked {
             Ok((staged, unpacked)) => {
-                arriving.ingest.finish()?;
+                arriving.ingest.finish().map_err(Failed::of_ingest)?;
                 self.place(layer, staged, &unpacked, layer.diff_id)
             }
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                // Damaged content makes an inflater or parser stumble first: what was promised is the better word for it.
-                if arriving.drain()? {
-                    arriving.ingest.check()?;
-                }
-                Err(error)
-            }
-            Err(error) => Err(error),
+            Err(failed) if failed.blame == Blame::Host => Err(failed),
+            // Damaged content makes an inflater or parser stumble first, over whatever it takes it for: what was promised is the better
+            // word for it.
+            Err(Failed { error, blame }) => Err(if !arriving.drain()? {
+                Failed { error, blame }
+            } else if let Err(damaged) = arriving.ingest.check() {
+                Failed::of_ingest(damaged)
+            } else {
+                let blame = Blame::Content;
+                Failed { error, blame }
+            }),
         }
     }
 
@@ -113,15 +158,16 @@ impl Inner {
         let stored = self
             .unpack(layer, &mut blob, parents)
             .and_then(|(staged, unpacked)| {
-                blob.check(layer)?;
+                blob.check(layer).map_err(|error| Failed {
+                    error: error.into(),
+                    blame: Blame::Source,
+                })?;
                 self.place(layer, staged, &unpacked, key)
             });
-        if let Err(error) = &stored
-            && error.kind() == ErrorKind::Corrupt
-        {
-            self.content.verify(&layer.blob)?;
-        }
-        stored
+        stored.map_err(|Failed { error, blame }| match blame {
+            Blame::Source => self.content.verify(&layer.blob).err().unwrap_or(error),
+            Blame::Host | Blame::Content => error,
+        })
     }
 
     /// Makes the tree of a layer that depends on the layers below, from its blob. `diff_ids` are those up to and including this layer.
@@ -144,7 +190,7 @@ impl Inner {
         layer: &ImageLayer,
         source: impl Read + Send,
         parents: Parents<'_>,
-    ) -> Result<(Option<StagedLayer>, Unpacked)> {
+    ) -> Result<(Option<StagedLayer>, Unpacked), Failed> {
         if self.snapshots.layer(&layer.diff_id)?.is_some() {
             let (diff_id, archive_size) =
                 croze_layers::hash(source, Limits::default()).map_err(named(layer, None))?;
@@ -172,14 +218,17 @@ impl Inner {
         staged: Option<StagedLayer>,
         unpacked: &Unpacked,
         key: Digest,
-    ) -> Result<Stored> {
+    ) -> Result<Stored, Failed> {
         if unpacked.diff_id != layer.diff_id {
-            return Err(ImageError::DiffId {
+            let error = ImageError::DiffId {
                 blob: layer.blob,
                 expected: layer.diff_id,
                 found: unpacked.diff_id,
-            }
-            .into());
+            };
+            return Err(Failed {
+                error: error.into(),
+                blame: Blame::Content,
+            });
         }
         let stored = if unpacked.needs_parents.is_some() {
             Stored::NeedsParents
@@ -201,16 +250,22 @@ impl Inner {
                 blob: layer.blob,
                 diff_id: layer.diff_id,
             })
-            .map_err(ImageError::record("write", format!("blob {}", layer.blob)))?;
+            .map_err(ImageError::record("write", format!("blob {}", layer.blob)))
+            .map_err(Error::from)?;
         Ok(stored)
     }
 }
 
 /// A layer's error with the layer it happened in, and where the disk is full on which its tree was made: which one, while what was unpacked is
 /// still there.
-fn named(layer: &ImageLayer, tree: Option<&Path>) -> impl FnOnce(LayerError) -> Error {
+fn named(layer: &ImageLayer, tree: Option<&Path>) -> impl FnOnce(LayerError) -> Failed {
     let what = format!("cannot unpack layer {}", layer.blob);
     move |error| {
+        let blame = if error.is_the_hosts() {
+            Blame::Host
+        } else {
+            Blame::Source
+        };
         let is_full = matches!(&error, LayerError::File { source, .. } | LayerError::Target { source, .. }
             if croze_store::is_full(source));
         let inner = Error::from(error);
@@ -220,7 +275,8 @@ fn named(layer: &ImageLayer, tree: Option<&Path>) -> impl FnOnce(LayerError) -> 
             Some(advice) => outer.hint(advice),
             None => outer,
         };
-        outer.because(inner)
+        let error = outer.because(inner);
+        Failed { error, blame }
     }
 }
 

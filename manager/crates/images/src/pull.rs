@@ -35,7 +35,7 @@ pub struct PullOptions {
     pub platform: Option<Platform>,
     /// On whose behalf the registry is asked.
     pub credentials: Credentials,
-    /// On whose behalf its mirrors are asked, by their registries' names.
+    /// On whose behalf its mirrors are asked, by their names, `host[:port][/path]`.
     pub mirror_credentials: BTreeMap<String, Credentials>,
 }
 
@@ -307,8 +307,8 @@ impl Images {
                     match boarded.flight.wait(tell).await {
                         Ok(landed) => return Ok::<_, croze_model::Error>((n, landed, boarded.began)),
                         // It flew from another registry, whose failure is not ours: the next one flies from here.
-                        Err(error) if !boarded.began && is_the_sources(error.kind()) => boarded = board(),
-                        Err(error) => return Err(error),
+                        Err(lost) if !boarded.began && lost.is_the_sources => boarded = board(),
+                        Err(lost) => return Err(lost.error),
                     }
                 }
             }
@@ -375,17 +375,6 @@ impl Begun {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         flights.push(Trace::of(flight));
     }
-}
-
-/// Whether an error is about where a layer comes from, and not about this host.
-fn is_the_sources(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::Unavailable
-            | ErrorKind::Unauthenticated
-            | ErrorKind::PermissionDenied
-            | ErrorKind::Corrupt
-    )
 }
 
 /// The digests of the layers' blobs, if these are layers that can be fetched and unpacked.

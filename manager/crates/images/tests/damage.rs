@@ -9,7 +9,10 @@ use std::path::PathBuf;
 
 use croze_images::{LayerOrigin, LayerState, Progress, RemoveOptions};
 use croze_model::{Digest, ErrorKind};
-use world::{INDEX, Layer, MANIFEST, Reply, Stored, World, layer, open, platform};
+use croze_registry::{Host, Registry};
+use world::{
+    INDEX, Layer, MANIFEST, Reply, Request, Server, Stored, World, layer, open, open_with, platform,
+};
 
 fn image_file(world: &World, id: &Digest) -> PathBuf {
     world
@@ -304,4 +307,80 @@ async fn an_image_and_its_name_come_and_go_together_whatever_is_cut() {
     let (_, images) = open(world.root.path()).await;
     assert!(images.list().await.unwrap().is_empty());
     assert_eq!(world.stored(), Stored::default());
+}
+
+/// The header of the first entry of an archive, with another type and the checksum that goes with it.
+fn with_type(archive: &[u8], entry_type: tar::EntryType) -> Vec<u8> {
+    let mut header = tar::Header::from_byte_slice(&archive[..512]).clone();
+    header.set_entry_type(entry_type);
+    header.set_cksum();
+    [&header.as_bytes()[..], &archive[512..]].concat()
+}
+
+#[tokio::test]
+async fn damage_that_looks_like_something_unsupported_is_the_sources() {
+    let world = World::new().await;
+    let whole = {
+        let compressed = layer(&[("f", "1")]);
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(
+            &mut flate2::read::GzDecoder::new(&compressed.blob[..]),
+            &mut bytes,
+        )
+        .unwrap();
+        Layer {
+            blob: bytes,
+            diff_id: compressed.diff_id,
+        }
+    };
+    world.image("a/b", "1", std::slice::from_ref(&whole));
+    let damaged = with_type(&whole.blob, tar::EntryType::new(b'X'));
+    let path = format!("/v2/a/b/blobs/{}", Digest::of(&whole.blob));
+
+    // A mirror's is replaced by what the registry has.
+    let (content, wrong, at) = (world.content.clone(), damaged.clone(), path.clone());
+    let mirror = Server::start(move |request: &Request| {
+        if request.path == at {
+            return Reply::new(200, wrong.clone());
+        }
+        content.lock().unwrap().get(&request.path).cloned().unwrap()
+    })
+    .await;
+    let host = Host {
+        mirrors: vec![mirror.address.to_string().parse().unwrap()],
+        ..Host::default()
+    };
+    let hosts = [(world.server.address.to_string(), host)];
+    let root = tempfile::tempdir().unwrap();
+    let (_, images) = open_with(root.path(), Registry::new(hosts.into_iter().collect())).await;
+    let pull = async |name: &str| {
+        let reference = world.reference(name);
+        images
+            .pull(&reference, &platform("linux/amd64"), &Progress::ignored())
+            .await
+    };
+    pull("a/b:1").await.unwrap();
+    assert_eq!(world.asked(&whole), 1);
+    assert!(mirror.requests().iter().any(|request| request.path == path));
+
+    // The registry's own is told as what it is, and so is one that was damaged here.
+    world.serve(path, Reply::new(200, damaged.clone()));
+    let error = world.pull("a/b:1").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.one_line());
+    let blobs = root.path().join("content/blobs/sha256");
+    fs::write(blobs.join(Digest::of(&whole.blob).hex()), &damaged).unwrap();
+    fs::remove_dir_all(root.path().join("snapshots/layers").join(whole.diff_id.hex())).unwrap();
+    world.serve_blob("a/b", &whole.blob);
+    pull("a/b:1").await.unwrap();
+    assert_eq!(world.asked(&whole), 3);
+
+    // What the digest promises and is unsupported is that, and no other source is asked for it.
+    let unsupported = Layer {
+        diff_id: Digest::of(&damaged),
+        blob: damaged,
+    };
+    world.image("a/c", "1", std::slice::from_ref(&unsupported));
+    let error = pull("a/c:1").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{}", error.one_line());
+    assert_eq!(world.asked(&unsupported), 0);
 }

@@ -143,6 +143,30 @@ impl LayerError {
     }
 }
 
+impl LayerError {
+    /// Whether this says something about the host, whatever the archive holds: its disk is full or failing, or it lacks memory or
+    /// descriptors.
+    #[must_use]
+    pub fn is_the_hosts(&self) -> bool {
+        use rustix::io::Errno as E;
+        let (Self::File { source, .. } | Self::Target { source, .. } | Self::Sink { source }) = self else {
+            return false;
+        };
+        let exhausted = [
+            E::NOSPC,
+            E::DQUOT,
+            E::IO,
+            E::ROFS,
+            E::NOMEM,
+            E::MFILE,
+            E::NFILE,
+            E::STALE,
+        ];
+        matches!(self, Self::Target { .. } | Self::Sink { .. })
+            || E::from_io_error(source).is_some_and(|errno| exhausted.contains(&errno))
+    }
+}
+
 /// Whether the file system refused a value that came from the archive: no other disk or retry would help.
 fn refuses_value(source: &io::Error) -> bool {
     let errno = rustix::io::Errno::from_io_error(source);

@@ -13,9 +13,7 @@ use croze_images::{Images, Progress, PullOptions, Pulled, RemoveOptions};
 use croze_model::{Digest, Reference, Result};
 use croze_registry::Registry;
 use croze_snapshots::Snapshots;
-use test_server::{Request, Server};
-
-pub(crate) use test_server::Reply;
+pub(crate) use test_server::{Reply, Request, Server};
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -188,10 +186,14 @@ pub(crate) struct Stored {
 }
 
 pub(crate) async fn open(root: &Path) -> (Snapshots, Images) {
+    open_with(root, Registry::default()).await
+}
+
+pub(crate) async fn open_with(root: &Path, registry: Registry) -> (Snapshots, Images) {
     let root = root.to_owned();
     tokio::task::spawn_blocking(move || {
         let snapshots = Snapshots::open(&root).unwrap();
-        let images = Images::open(&root, snapshots.clone(), Registry::default()).unwrap();
+        let images = Images::open(&root, snapshots.clone(), registry).unwrap();
         (snapshots, images)
     })
     .await
