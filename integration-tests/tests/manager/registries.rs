@@ -183,6 +183,36 @@ fn logins_of_others_are_found() -> Result<()> {
 }
 
 #[test]
+fn a_mirror_below_a_path_is_shown_what_is_kept_for_that_path() -> Result<()> {
+    Scene::play(|scene| {
+        // The registry itself has nothing: what is pulled comes from the mirror, which lets nobody in without a password.
+        let own = Registry::start_with(scene, "own", &RegistryOptions::default())?;
+        let mirror = Registry::start_with_password(scene)?;
+        push(scene, &mirror, "cache/hub/library/a:1", "a")?;
+        let (name, image) = (mirror.address(), own.reference("library/a:1"));
+        let daemon = Crozed::start_configured(
+            scene,
+            &format!(
+                "[registries.\"{}\"]\nmirrors = [\"{name}/cache/hub\"]\n",
+                own.address()
+            ),
+        )?;
+        fs::create_dir_all(scene.path("docker-config"))?;
+        let kept = scene.path("docker-config/config.json");
+        // As podman keeps them: for a part of the path. Others are another's.
+        let keep = |entries: Value| fs::write(&kept, json!({ "auths": entries }).to_string());
+        let good = json!({ "auth": "YWxpY2U6c2VjcmV0" });
+        keep(json!({ format!("{name}/library"): good, format!("{name}/other/hub"): good }))?;
+        daemon
+            .croze(&["pull", &image])?
+            .failure(&["2 sources", "anonymous", "has no image"])?;
+        keep(json!({ format!("{name}/cache/hub"): good, name: json!({ "auth": "YWxpY2U6d3Jvbmc=" }) }))?;
+        daemon.ok(&["pull", &image])?;
+        daemon.finish()
+    })
+}
+
+#[test]
 fn tokens_are_fetched_and_fetched_again() -> Result<()> {
     Scene::play(|scene| {
         let authority = Authority::new(scene, "tokens")?;

@@ -99,7 +99,7 @@ pub(super) async fn fetch(client: &Client, source: &Source<'_>, shown: Shown) ->
     .into())
 }
 
-/// What is kept for the mirrors that the daemon asks first, by their names.
+/// What is kept for the mirrors that the daemon asks first, by their names: for the repository as it is called there.
 async fn for_mirrors(client: &Client, image: &str) -> Result<HashMap<String, RegistryCredentials>, Failure> {
     let Ok(reference) = image.parse::<Reference>() else {
         // The daemon says what is wrong with it.
@@ -115,7 +115,9 @@ async fn for_mirrors(client: &Client, image: &str) -> Result<HashMap<String, Reg
     };
     let mut found = HashMap::new();
     for mirror in registries.iter().filter(|name| *name != reference.domain()) {
-        if let Some(kept) = credentials::kept(mirror, reference.path()).await? {
+        let (registry, path) = mirror.split_once('/').unwrap_or((mirror, ""));
+        let repository = format!("{path}/{}", reference.path());
+        if let Some(kept) = credentials::kept(registry, repository.trim_start_matches('/')).await? {
             found.insert(mirror.clone(), kept);
         }
     }
