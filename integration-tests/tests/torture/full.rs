@@ -73,39 +73,62 @@ fn a_pull_onto_a_full_disk_leaves_nothing_and_succeeds_once_there_is_room() -> R
     })
 }
 
-/// One page more each time, until there is enough of them: whatever is written, it is the one that finds no room. `make test` takes some of the
-/// steps.
+/// Pulls with room for one piece more each time (a page, an inode), until there is enough of it: whatever is written or made, it is the one that finds
+/// no room. Each failure says so with these words and leaves nothing, and the next pull, with room, succeeds. Returns how many failed. `make test`
+/// takes some of the steps.
+fn step_by_step(
+    scene: &Scene,
+    leave: impl Fn(&Tmpfs, u64) -> Result<()>,
+    words: &str,
+    stride: usize,
+    at_least: usize,
+) -> Result<usize> {
+    let stride = match from_environment::<usize>("CROZE_TORTURE_KILLS")? {
+        Some(_) => 1,
+        None => stride,
+    };
+    let small = Small::set(scene)?;
+    let (daemon, image) = (small.daemon(), &small.world.large[0]);
+    let before = check::names(&small.root.path().join("content/blobs/sha256"))?;
+    let mut failed = 0;
+    for pieces in (0..).step_by(stride) {
+        leave(&small.root, pieces)?;
+        let output = daemon.croze(&["pull", image])?;
+        if output.ended == croze_integration_tests::Ended::Code(0) {
+            break;
+        }
+        output.failure(&[&small.root.path().display().to_string(), "full", words])?;
+        check::whole(daemon).with_context(|| format!("with room for {pieces} pieces"))?;
+        ensure!(check::names(&small.root.path().join("content/blobs/sha256"))? == before);
+        small.root.free()?;
+        daemon.ok(&["pull", image])?;
+        daemon.ok(&["rmi", image])?;
+        failed += 1;
+    }
+    ensure!(failed >= at_least / stride, "only {failed} pulls found no room");
+    small.root.free()?;
+    daemon.ok(&["run", "--rm", image, "/bin/true"])?;
+    small.finish()?;
+    Ok(failed)
+}
+
 #[test]
 fn a_pull_fails_at_whatever_write_the_disk_is_full_and_the_next_one_succeeds() -> Result<()> {
     const PAGE: u64 = 4096;
-    let stride = match from_environment::<usize>("CROZE_TORTURE_KILLS")? {
-        Some(_) => 1,
-        None => 60,
-    };
     Scene::play(|scene| {
-        let small = Small::set(scene)?;
-        let (daemon, image) = (small.daemon(), &small.world.large[0]);
-        let before = check::names(&small.root.path().join("content/blobs/sha256"))?;
-        let mut failed = 0;
-        for pages in (0..).step_by(stride) {
-            small.root.fill(pages * PAGE)?;
-            let output = daemon.croze(&["pull", image])?;
-            if output.ended == croze_integration_tests::Ended::Code(0) {
-                break;
-            }
-            output.failure(&[&small.root.path().display().to_string(), "full", "free"])?;
-            check::whole(daemon).with_context(|| format!("with room for {pages} pages"))?;
-            ensure!(check::names(&small.root.path().join("content/blobs/sha256"))? == before);
-            small.root.free()?;
-            daemon.ok(&["pull", image])?;
-            daemon.ok(&["rmi", image])?;
-            failed += 1;
-        }
+        let failed = step_by_step(scene, |root, pages| root.fill(pages * PAGE), " free", 60, 400)?;
         eprintln!("full: {failed} pulls found no room, each at a later write");
-        ensure!(failed >= 400 / stride, "only {failed} pulls found no room");
-        small.root.free()?;
-        daemon.ok(&["run", "--rm", image, "/bin/true"])?;
-        small.finish()
+        Ok(())
+    })
+}
+
+#[test]
+fn a_pull_fails_at_whatever_file_no_inode_is_left_for_and_the_next_one_succeeds() -> Result<()> {
+    let leave = |root: &Tmpfs, inodes: u64| root.fill_inodes(usize::try_from(inodes)?);
+    Scene::play(|scene| {
+        let failed = step_by_step(scene, leave, "inodes free", 8, 16)?;
+        eprintln!("full: {failed} pulls found no inode, each at a later file");
+        Ok(())
     })
 }
 

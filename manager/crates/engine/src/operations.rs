@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use croze_images::{LayerState, PullState};
+use croze_images::{LayerState, PullPhase, PullState};
 use croze_model::{Error, ErrorKind, Result};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -128,6 +128,24 @@ impl Operations {
         })
     }
 
+    fn cancel(&self, id: &str) -> Result<()> {
+        self.find(id, |running| {
+            // Borrowed until the end: the next phase does not begin meanwhile. The work looks at its abortion once more when its records are next.
+            let state = running.watched.progress.borrow();
+            match state.phase {
+                PullPhase::Resolving | PullPhase::Layers => {
+                    running.work.abort();
+                    Ok(())
+                }
+                PullPhase::Recording | PullPhase::Done => Err(Error::new(
+                    ErrorKind::Conflict,
+                    "cancel",
+                    format!("operation {id} ends already: what it made is being recorded"),
+                )),
+            }
+        })?
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,9 +201,9 @@ impl Engine {
     /// Cancels an operation of any client; its own client is told so, and what it made is removed.
     ///
     /// # Errors
-    /// `NotFound` if it is not under way.
+    /// `NotFound` if it is not under way, `Conflict` if it is so far that its result is being recorded.
     pub fn cancel_operation(&self, id: &str) -> Result<()> {
-        self.operations().find(id, |running| running.work.abort())
+        self.operations().cancel(id)
     }
 }
 
@@ -215,13 +233,29 @@ mod tests {
             let error = operations.find(wrong, |_| ()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotFound, "{wrong}");
         }
-        operations.find("1", |running| running.work.abort()).unwrap();
+        operations.cancel("1").unwrap();
         let error = operation.result().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled, "its own client is told");
         assert!(gone.await.is_err(), "the work's own values are dropped with it");
         assert_eq!(operations.list(), []);
         let told = watched.outcome.wait_for(Option::is_some).await.unwrap().clone();
         assert_eq!(told.unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
+    }
+
+    #[tokio::test]
+    async fn what_is_being_recorded_is_not_cancelled_any_more() {
+        let operations = Operations::default();
+        let (progress, watched) = watch::channel(PullState::default());
+        let (go_on, told) = tokio::sync::oneshot::channel::<()>();
+        let work = tokio::spawn(async move { Ok(told.await.is_ok()) });
+        let entry = operations.enter("pull", "a:1".to_owned(), watched.clone(), work.abort_handle());
+        let operation = Operation::new(watched, work, entry);
+        progress.send_modify(|state| state.phase = PullPhase::Recording);
+        let error = operations.cancel("1").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        go_on.send(()).unwrap();
+        assert!(operation.result().await.unwrap());
+        assert_eq!(operations.cancel("1").unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]

@@ -152,6 +152,8 @@ impl Images {
             .await?;
 
         progress.phase(PullPhase::Recording);
+        // Whoever cancelled it before this phase has done so: from here on it is recorded, and nobody can.
+        tokio::task::yield_now().await;
         begun.recording.store(true, Ordering::Relaxed);
         let own = plan.resolved.bytes.len() as u64;
         let config_size = plan.config_bytes.len() as u64;
