@@ -117,7 +117,7 @@ impl Engine {
         error.hint(hint)
     }
 
-    /// The registries that a pull of this reference would ask, in order: mirrors, and last the registry itself.
+    /// Whom a pull of this reference would ask, in order: mirrors (`host[:port][/path]`), and last the registry itself.
     ///
     /// # Errors
     /// `InvalidArgument` for a malformed reference.

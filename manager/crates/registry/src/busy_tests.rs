@@ -66,7 +66,7 @@ async fn a_registry_that_says_when_is_asked_then_and_by_nobody_before() {
     })
     .await;
     // The second and third have their moment, and wait for it, when the first one is told.
-    let registry = paced(&server, 4);
+    let registry = paced(&server, 2);
     let (one, two, three) = tokio::join!(
         resolve(&registry, &server, "a/one"),
         resolve(&registry, &server, "a/two"),

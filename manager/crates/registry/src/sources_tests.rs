@@ -178,7 +178,7 @@ async fn a_mirror_that_cannot_be_reached_is_passed_over_for_a_while() {
 
 #[tokio::test]
 async fn nobody_waits_for_a_mirror_that_wants_to_be_left_alone_or_is_silent() {
-    let silence = Duration::from_millis(50);
+    let silence = Duration::from_millis(500);
     let mute = || Reply {
         mute: true,
         ..Reply::default()
@@ -271,6 +271,7 @@ async fn what_is_wrong_with_one_answer_passes_over_no_mirror() {
 
 #[tokio::test]
 async fn a_mirror_that_breaks_once_goes_on_and_one_that_drips_or_stalls_is_left() {
+    let (short, long) = (Duration::from_secs(1), Duration::from_mins(1));
     for (name, asked, drip, stalls) in [
         ("breaks once", 2, None, false),
         ("drips", 1, Some((1024, Duration::from_millis(20))), false),
@@ -294,8 +295,8 @@ async fn a_mirror_that_breaks_once_goes_on_and_one_that_drips_or_stalls_is_left(
         .await;
         let own = good().await;
         let times = Times {
-            silence: Duration::from_millis(200),
-            patience: Duration::from_millis(200),
+            silence: if stalls { short } else { long },
+            patience: if drip.is_some() { short } else { long },
             ..Times::none()
         };
         let registry = with_times(&own, &[mirror.address.to_string()], times);
