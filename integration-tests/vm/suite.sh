@@ -6,8 +6,9 @@ usage() {
     cat <<'USAGE'
 usage: suite.sh [--kernel NAME] [--power-cut] [FILTER...]
 
-Runs, in the guest, the tests of croze-cgroups and croze-snapshots and the suite `runtime` with the programs in bin/, after making the guest if it
-is not there. A filter is a part of tests' names; --skip NAME leaves tests out.
+Runs, in the guest, the tests of croze-cgroups and croze-snapshots and the suite `runtime` with the programs in bin/, and the whole daemon with limits of
+containers' file systems on ext4 and xfs (storage.py), after making the guest if it is not there. A filter is a part of tests' names; --skip NAME
+leaves tests out; with one, storage.py is only run if the filter is `storage.py`.
 
   --kernel NAME   trixie (6.12, the default) or bookworm (6.1)
   --power-cut     only check the harness itself: a disk that is kept across a power cut
@@ -71,7 +72,8 @@ program() {
 }
 
 mkdir "$share/bin" "$share/tests"
-cp "$bin"/croze-{rt,probe,init,shim} "$share/bin/"
+cp "$bin"/croze{,d,-rt,-probe,-init,-shim} "$share/bin/"
+cp "$here/storage.py" "$share/"
 suites=${CROZE_VM_SUITES:-runtime}
 for suite in $suites; do program "$suite" --package croze-integration-tests --test "$suite"; done
 program cgroups-host --package croze-cgroups --test host
@@ -93,4 +95,7 @@ say "booting; the tests run 8 to 20 times slower than outside"
         case \$program in */snapshots) export TMPDIR=/var/tmp ;; *) unset TMPDIR ;; esac
         run-tests \$program ${CROZE_VM_JOBS:-2} ${CROZE_VM_SECONDS:-400} ${filters[*]@Q} || failed=1
     done
+    case '${filters[*]}' in '' | storage.py)
+        echo; echo '== storage.py'; TMPDIR=/var/tmp python3 /tmp/croze/storage.py /tmp/croze/bin || failed=1 ;;
+    esac
     exit \$failed"

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use croze_engine::{Hosts, NetworkSettings, Snapshotter};
+use croze_engine::{Hosts, Limit, NetworkSettings, Snapshotter, storage_limit};
 use serde::Deserialize;
 
 use crate::args::{Args, LogFormat};
@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) network: NetworkSettings,
     /// How containers' file systems are made.
     pub(crate) snapshotter: SnapshotterChoice,
+    /// `[storage-opt]`: what a container may write besides its mounts, unless it asks for something else.
+    pub(crate) storage_limit: Limit,
 }
 
 /// `snapshotter = "…"`.
@@ -97,6 +99,8 @@ struct File {
     log_format: Option<LogFormat>,
     #[serde(default)]
     snapshotter: SnapshotterChoice,
+    #[serde(default)]
+    storage_opt: BTreeMap<String, String>,
     #[serde(default)]
     registries: registries::Files,
     #[serde(default)]
@@ -160,6 +164,8 @@ fn resolve(args: &Args, file: File, registries: Hosts) -> anyhow::Result<Config>
         .or(file.socket)
         .map_or_else(|| Ok(run_root.join("croze.sock")), |path| absolute(&path))?;
     let network = network::resolve(args, &file.network)?;
+    let storage_limit =
+        storage_limit(&file.storage_opt, Limit::default()).context("[storage-opt] of croze.toml")?;
     Ok(Config {
         root: absolute(&pick(&args.root, file.root, DEFAULT_ROOT))?,
         run_root,
@@ -177,6 +183,7 @@ fn resolve(args: &Args, file: File, registries: Hosts) -> anyhow::Result<Config>
         registries,
         network,
         snapshotter: file.snapshotter,
+        storage_limit,
     })
 }
 
@@ -227,6 +234,27 @@ mod tests {
         assert_eq!(names, ["runc", "slow"]);
         assert_eq!(config.runtimes["slow"].args, ["--debug"]);
         assert!(config.runtimes["runc"].args.is_empty());
+    }
+
+    #[test]
+    fn containers_have_the_limits_that_are_configured() {
+        let limits = |text: &str| {
+            resolve(&Args::default(), file(text).unwrap(), Hosts::default())
+                .map(|config| config.storage_limit)
+        };
+        assert_eq!(limits("").unwrap(), Limit::default());
+        let said = limits("[storage-opt]\nsize = \"10G\"\ninodes = \"1000\"\n").unwrap();
+        assert_eq!((said.bytes, said.inodes), (Some(10 << 30), Some(1000)));
+        for (text, words) in [
+            ("size = \"x\"", "such as 64m"),
+            ("zise = \"1G\"", "there are size and inodes"),
+        ] {
+            let error = format!("{:#}", limits(&format!("[storage-opt]\n{text}\n")).unwrap_err());
+            assert!(
+                error.contains("[storage-opt]") && error.contains(words),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -59,6 +59,7 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         registries: config.registries.clone(),
         network: config.network.clone(),
         snapshotter: config.snapshotter.into(),
+        storage_limit: config.storage_limit,
     })
 }
 

@@ -17,6 +17,6 @@ mod connect;
 mod error;
 
 pub use connect::{Client, Endpoint};
-pub use croze_model::{ExposedPorts, Publish, Reference, nearest};
+pub use croze_model::{ExposedPorts, Publish, Reference, nearest, parse_decimal, parse_size};
 pub use croze_proto::{API_VERSION, v1};
 pub use error::{ConnectFailure, Error};

@@ -48,6 +48,8 @@ pub struct Options {
     pub domainname: Option<String>,
     /// Pairs for the OCI spec.
     pub annotations: BTreeMap<String, String>,
+    /// Limits of what it may write besides its mounts, as given: whoever makes its file system gives them their meaning.
+    pub storage_opt: BTreeMap<String, String>,
 }
 
 /// A memory file system.

@@ -70,6 +70,7 @@ pub(crate) fn decode(message: v1::ContainerOptions) -> Result<Options, Status> {
         oom_score_adj: message.oom_score_adj,
         domainname: given(message.domainname),
         annotations: message.annotations.into_iter().collect(),
+        storage_opt: message.storage_opt.into_iter().collect(),
     })
 }
 
@@ -185,6 +186,7 @@ pub(crate) fn encode(options: &Options) -> v1::ContainerOptions {
         oom_score_adj: options.oom_score_adj,
         domainname: options.domainname.clone().unwrap_or_default(),
         annotations: options.annotations.clone().into_iter().collect(),
+        storage_opt: options.storage_opt.clone().into_iter().collect(),
     }
 }
 
@@ -229,6 +231,7 @@ mod tests {
             oom_score_adj: Some(-7),
             domainname: text("d"),
             annotations: pair("a", "b"),
+            storage_opt: pair("size", "10G"),
         }
     }
 

@@ -43,6 +43,7 @@ async fn server(dir: &Path) -> Option<Server> {
         registries: croze_engine::Hosts::default(),
         network: croze_engine::NetworkSettings::default(),
         snapshotter: None,
+        storage_limit: croze_engine::Limit::default(),
     };
     let engine = tokio::task::spawn_blocking(|| Engine::open(settings))
         .await

@@ -3,7 +3,7 @@
 //! | step | undo |
 //! |---|---|
 //! | hold the image against removal | released when the verb ends |
-//! | check what is asked of the network | none: only read |
+//! | check what is asked of the network and of the storage | none: only read |
 //! | find the image on this machine | none: only read |
 //! | make the snapshot | remove it |
 //! | store the record, which takes the name | none: it is the last step, and gives the name back itself when it fails |
@@ -13,12 +13,13 @@ use std::future::Future;
 use croze_containers::{ContainersError, CreateRequest, Created, ImageFacts};
 use croze_images::ImageDetails;
 use croze_model::{ContainerId, Error, ErrorKind, Platform, Result};
+use croze_snapshots::Limit;
 use croze_store::Durable;
 
 use crate::engine::{Engine, blocking, complete};
 use crate::undo::Undo;
 use crate::waiting::WaitingClient;
-use crate::{hello, names};
+use crate::{hello, names, storage};
 
 /// So many made-up names are tried before the machine is declared full of containers.
 const NAME_ATTEMPTS: usize = 16;
@@ -62,6 +63,7 @@ impl Engine {
     }
 
     async fn create_to_the_end(&self, mut request: CreateRequest) -> Result<Created> {
+        let limit = storage::limit_of_request(&request.options.storage_opt, self.settings().storage_limit)?;
         let warnings = self.resolve_network(&mut request).await?;
         let _image_stays = self.image_gate().read().await;
         let image = self.image_to_run(&request.image).await?;
@@ -72,7 +74,7 @@ impl Engine {
         let mut undo = Undo::new(format!("container {}", id.short()));
 
         let durable = request.durable();
-        self.make_snapshot(&id, &image, durable).await?;
+        self.make_snapshot(&id, &image, limit, durable).await?;
         let engine = self.clone();
         let snapshot = id.clone();
         undo.push("remove the snapshot", async move {
@@ -104,11 +106,17 @@ impl Engine {
         }
     }
 
-    async fn make_snapshot(&self, id: &ContainerId, image: &ImageDetails, durable: Durable) -> Result<()> {
+    async fn make_snapshot(
+        &self,
+        id: &ContainerId,
+        image: &ImageDetails,
+        limit: Limit,
+        durable: Durable,
+    ) -> Result<()> {
         let (snapshots, id, diff_ids) = (self.snapshots().clone(), id.clone(), image.image.diff_ids());
         blocking(move || {
             snapshots
-                .prepare_when(id.as_str(), &diff_ids, durable)
+                .prepare_when(id.as_str(), &diff_ids, limit, durable)
                 .map(|_| ())
         })
         .await

@@ -10,7 +10,7 @@ use croze_images::Images;
 use croze_model::{Error, ErrorKind, Result};
 use croze_networks::Networks;
 use croze_registry::{Hosts, Registry};
-use croze_snapshots::{Snapshots, Snapshotter};
+use croze_snapshots::{Limit, Snapshots, Snapshotter};
 use croze_store::{Lock, Store, StoreError, create_private_dir};
 use tokio::sync::{RwLock, broadcast};
 
@@ -45,6 +45,8 @@ pub struct Settings {
     pub network: NetworkSettings,
     /// How containers' file systems are made; without it the best way of this host.
     pub snapshotter: Option<Snapshotter>,
+    /// What a container may write besides its mounts, unless it asks for something else.
+    pub storage_limit: Limit,
 }
 
 /// The program of the image `croze/hello`.
@@ -92,7 +94,8 @@ impl Engine {
     /// or from a blocking thread. Nothing is recovered yet: see [`Engine::recover`].
     ///
     /// # Errors
-    /// `Conflict` if another daemon holds the root or the run root; else what the file system says.
+    /// `Conflict` if another daemon holds the root or the run root; `Unsupported` if containers are to have a limit and the file system knows none; else
+    /// what the file system says.
     pub fn open(settings: Settings) -> Result<Self> {
         let store = Store::open(&settings.root)?;
         // A lock of its own, before anything is swept: a daemon with another root would take this one's running containers for leftovers.
@@ -106,6 +109,10 @@ impl Engine {
             create_private_dir(&dir)?;
         }
         let snapshots = Snapshots::open_with(&settings.root, settings.snapshotter)?;
+        if !settings.storage_limit.is_none() {
+            // Who has asked for limits must not believe that there are any.
+            snapshots.can_limit()?;
+        }
         let registry = Registry::new(settings.registries.clone());
         let images = Images::open(&settings.root, snapshots.clone(), registry.clone())?;
         let containers = Containers::open(&store, container_settings(&settings))?;

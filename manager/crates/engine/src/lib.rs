@@ -47,6 +47,7 @@ mod operation;
 mod operations;
 mod recovery;
 mod rootfs;
+mod storage;
 mod undo;
 mod unsettled;
 mod waiting;
@@ -81,4 +82,5 @@ pub use croze_networks::{
     Address, BridgeSettings, Endpoint, Ipv6, NetworkError, NetworkFacts, PublishedPort, Subnet,
 };
 pub use croze_registry::{ClientCertificate, Host, Hosts, LoggedIn, Mirror, Rate};
-pub use croze_snapshots::Snapshotter;
+pub use croze_snapshots::{Limit, Snapshotter};
+pub use storage::{StorageOptError, storage_limit};

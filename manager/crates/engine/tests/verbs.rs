@@ -49,6 +49,7 @@ fn life_with(dir: &Path, runtime: &Path, shim: &Path) -> Option<Life> {
         init: None,
         network: croze_engine::NetworkSettings::default(),
         snapshotter: None,
+        storage_limit: croze_engine::Limit::default(),
         hello: Some(Hello {
             program: PROGRAM,
             created: None,
@@ -460,6 +461,7 @@ fn root_and_run_root_belong_to_one_daemon() {
             init: None,
             network: croze_engine::NetworkSettings::default(),
             snapshotter: None,
+            storage_limit: croze_engine::Limit::default(),
             hello: None,
         };
         let error = Engine::open(settings).unwrap_err();

@@ -20,6 +20,7 @@ mod nearest;
 mod platform;
 mod port;
 mod reference;
+mod size;
 
 pub use credentials::{Credentials, Secret};
 pub use digest::{Digest, DigestError, DigestWriter};
@@ -29,3 +30,4 @@ pub use nearest::nearest;
 pub use platform::{Platform, PlatformError};
 pub use port::{ExposedPorts, PortError, PortRange, Protocol, Publish};
 pub use reference::{Reference, ReferenceError};
+pub use size::{SizeError, parse_decimal, parse_size};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use croze_model::{Digest, Result};
 use croze_store::{Durable, Listing, NamesIn, Records};
@@ -12,6 +12,7 @@ use crate::chain::{self, Lower, MAX_LAYERS};
 use crate::driver::Snapshotter;
 use crate::error::SnapshotError;
 use crate::layers::is_taken;
+use crate::quota::Limit;
 use crate::records::{ChainRecord, LayerRecord, SnapshotRecord};
 use crate::store::{CHAIN_FILE, SNAPSHOT_FILE, Snapshots, TREE};
 use crate::tree;
@@ -28,6 +29,24 @@ pub struct Usage {
     pub inodes: u64,
 }
 
+/// What a snapshot is made for.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// To be written to, with this limit.
+    Written(Limit),
+    /// To be looked at.
+    View,
+}
+
+impl Kind {
+    fn limit(self) -> Limit {
+        match self {
+            Self::Written(limit) => limit,
+            Self::View => Limit::default(),
+        }
+    }
+}
+
 impl Snapshots {
     /// Makes an active snapshot `id` over a stack of layers, base first. Its root directory has the owner and mode that the image's root
     /// has. It is durable when this returns.
@@ -35,15 +54,22 @@ impl Snapshots {
     /// # Errors
     /// `AlreadyExists` if the id is taken, `NotFound` if a layer is not here, `Unsupported` for more layers than overlayfs stacks.
     pub fn prepare(&self, id: &str, diff_ids: &[Digest]) -> Result<SnapshotRecord> {
-        self.prepare_when(id, diff_ids, Durable::Now)
+        self.prepare_when(id, diff_ids, Limit::default(), Durable::Now)
     }
 
-    /// As [`Snapshots::prepare`], durable when it is said.
+    /// As [`Snapshots::prepare`], with a limit of what may be written into it, and durable when it is said. The limit of a copy is that of all its
+    /// files.
     ///
     /// # Errors
-    /// As [`Snapshots::prepare`].
-    pub fn prepare_when(&self, id: &str, diff_ids: &[Digest], durable: Durable) -> Result<SnapshotRecord> {
-        self.make(id, diff_ids, false, durable)
+    /// As [`Snapshots::prepare`]; for a limit as [`Snapshots::can_limit`].
+    pub fn prepare_when(
+        &self,
+        id: &str,
+        diff_ids: &[Digest],
+        limit: Limit,
+        durable: Durable,
+    ) -> Result<SnapshotRecord> {
+        self.make(id, diff_ids, Kind::Written(limit), durable)
     }
 
     /// Makes a snapshot `id` that is only looked at: it is mounted read-only, in as many places as one likes. It is durable when this returns.
@@ -51,16 +77,15 @@ impl Snapshots {
     /// # Errors
     /// As [`Snapshots::prepare`].
     pub fn view(&self, id: &str, diff_ids: &[Digest]) -> Result<SnapshotRecord> {
-        self.make(id, diff_ids, true, Durable::Now)
+        self.make(id, diff_ids, Kind::View, Durable::Now)
     }
 
-    fn make(&self, id: &str, diff_ids: &[Digest], view: bool, durable: Durable) -> Result<SnapshotRecord> {
+    fn make(&self, id: &str, diff_ids: &[Digest], kind: Kind, durable: Durable) -> Result<SnapshotRecord> {
         check_id(id)?;
         let snapshotter = self.snapshotter();
-        let exists = || SnapshotError::Exists { id: id.to_owned() };
         let active = self.dir("active").join(id);
         if active.exists() {
-            return Err(exists().into());
+            return Err(SnapshotError::Exists { id: id.to_owned() }.into());
         }
         // No layer may go between being found here and being named by the new record.
         let counts = self.lock();
@@ -74,15 +99,9 @@ impl Snapshots {
             Snapshotter::Overlay => self.implicit_layer(diff_ids, &layers, &lowers)?,
             Snapshotter::Copy => (None, BTreeMap::new()),
         };
-        let record = SnapshotRecord {
-            id: id.to_owned(),
-            diff_ids: diff_ids.to_vec(),
-            layers: layers.iter().map(|layer| layer.key).collect(),
-            implicit,
-            snapshotter,
-            view,
-        };
 
+        // Declared before the directory: that is gone when the project is free again.
+        let project;
         let staging = self.staging()?;
         let new = staging.path().join(id);
         let upper = new.join("upper");
@@ -91,6 +110,17 @@ impl Snapshots {
         fs::create_dir(&work).map_err(SnapshotError::file("create directory", &work))?;
         fs::set_permissions(&work, fs::Permissions::from_mode(0o700))
             .map_err(SnapshotError::file("change the mode of", &work))?;
+        // While they are empty: what is made in them belongs to their project.
+        project = self.assign(kind.limit(), &[&upper, &work])?;
+        let record = SnapshotRecord {
+            id: id.to_owned(),
+            diff_ids: diff_ids.to_vec(),
+            layers: layers.iter().map(|layer| layer.key).collect(),
+            implicit,
+            snapshotter,
+            view: matches!(kind, Kind::View),
+            quota: project.quota(),
+        };
         if snapshotter == Snapshotter::Copy {
             self.fill(&upper, &layers)?;
             if durable == Durable::Now {
@@ -105,22 +135,31 @@ impl Snapshots {
         Records::nested(staging.path(), SNAPSHOT_FILE)
             .save_when(&record, durable)
             .map_err(SnapshotError::record("write", format!("snapshot {id}")))?;
+        self.name(&new, &record, durable)?;
+        project.keep();
+        Ok(record)
+    }
+
+    /// Gives a new snapshot its name, and puts its limits in force. Undo, of what failed itself: it is removed.
+    fn name(&self, new: &Path, record: &SnapshotRecord, durable: Durable) -> Result<(), SnapshotError> {
+        let id = &record.id;
         let parent = self.dir("active");
+        let active = parent.join(id);
         let unnamed = |error| SnapshotError::record("write", parent.display().to_string())(error);
         let names = NamesIn::open(&parent, durable).map_err(unnamed)?;
-        match fs::rename(&new, &active) {
+        match fs::rename(new, &active) {
             Ok(()) => {}
-            Err(e) if is_taken(&e) => return Err(exists().into()),
-            Err(e) => return Err(SnapshotError::file("rename to", &active)(e).into()),
+            Err(e) if is_taken(&e) => return Err(SnapshotError::Exists { id: id.clone() }),
+            Err(e) => return Err(SnapshotError::file("rename to", &active)(e)),
         }
-        if let Err(error) = names.sync() {
+        let named = names.sync().map_err(unnamed).and_then(|()| self.enforce(record));
+        named.inspect_err(|_| {
             // Nobody is told of it, so nobody would take it back.
+            self.lift(record);
             let taken_back = self.discard(&active, Durable::Soon);
             taken_back
                 .unwrap_or_else(|error| tracing::warn!(id, %error, "a snapshot that failed stays for now"));
-            return Err(unnamed(error).into());
-        }
-        Ok(record)
+        })
     }
 
     /// The record of an active snapshot.
@@ -167,7 +206,15 @@ impl Snapshots {
     /// As [`Snapshots::remove`].
     pub fn remove_when(&self, id: &str, durable: Durable) -> Result<()> {
         check_id(id)?;
-        Ok(self.discard(&self.dir("active").join(id), durable)?)
+        let limited = self.quota_of(id);
+        if let Some(record) = &limited {
+            self.lift(record);
+        }
+        self.discard(&self.dir("active").join(id), durable)?;
+        if let Some(record) = &limited {
+            self.forget_project(record);
+        }
+        Ok(())
     }
 
     pub(crate) fn load_snapshot(&self, id: &str) -> Result<SnapshotRecord, SnapshotError> {

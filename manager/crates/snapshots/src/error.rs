@@ -83,6 +83,32 @@ pub(crate) enum SnapshotError {
         /// Why it cannot be read.
         reason: String,
     },
+    /// The file system counts no projects.
+    #[error("the size of a container cannot be limited on this file system ({place}): {lacks}")]
+    NoQuota {
+        /// What it is, and where.
+        place: String,
+        /// What is missing.
+        lacks: String,
+        /// How it gets it.
+        advice: String,
+    },
+    /// Every project id is somebody's.
+    #[error("the file system has no project id left of the {count} that limits are made with")]
+    NoProject {
+        /// How many there are.
+        count: u32,
+    },
+    /// A directory does not belong to the project that its limits are those of.
+    #[error("the limits of snapshot {id} cannot be kept: {} does not belong to its project {project} any more", path.display())]
+    LostProject {
+        /// The snapshot.
+        id: String,
+        /// The directory.
+        path: PathBuf,
+        /// The project's id.
+        project: u32,
+    },
     /// overlayfs refused.
     #[error("cannot mount snapshot {id} at {}: {step}", target.display())]
     Mount {
@@ -138,6 +164,12 @@ impl From<SnapshotError> for Error {
             S::BadId { .. } => (ErrorKind::InvalidArgument, None),
             S::Exists { .. } => (ErrorKind::AlreadyExists, None),
             S::Missing { .. } => (ErrorKind::NotFound, None),
+            S::NoQuota { .. } => (ErrorKind::Unsupported, None),
+            S::NoProject { .. } => (
+                ErrorKind::ResourceExhausted,
+                Some("remove containers that have a limit"),
+            ),
+            S::LostProject { .. } => (ErrorKind::Conflict, None),
             S::LayerInUse { .. } => (ErrorKind::Conflict, None),
             S::UnknownUse { .. } => (
                 ErrorKind::Conflict,
@@ -150,7 +182,12 @@ impl From<SnapshotError> for Error {
                 ),
             ),
         };
-        let full_disk = match &error {
+        let told = match &error {
+            S::NoQuota { advice, .. } => Some(advice.clone()),
+            S::LostProject { path, project, .. } => Some(format!(
+                "files that were copied from another file system lose their project; give it back: chattr -R +P -p {project} {}",
+                path.display()
+            )),
             S::File { path, .. } if kind == ErrorKind::ResourceExhausted => {
                 Some(croze_store::full_disk_advice(path))
             }
@@ -169,7 +206,7 @@ impl From<SnapshotError> for Error {
             },
             None => model,
         };
-        match full_disk.or(hint.map(str::to_owned)) {
+        match told.or(hint.map(str::to_owned)) {
             Some(hint) => model.hint(hint),
             None => model,
         }

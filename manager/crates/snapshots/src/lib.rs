@@ -21,6 +21,7 @@
 //! - Removing and measuring take a few descriptors and no recursion, however deep a container made its tree; a leftover that cannot be removed
 //!   hinders no start.
 //! - A snapshot is made by overlayfs or, where there is none, as a copy ([`Snapshotter`]); nobody else has to know which.
+//! - What is written into a snapshot can be limited where its file system has project quotas; the kernel counts ([`Limit`]).
 //! - A chain is mounted with each layer once: the topmost occurrence (overlayfs refuses the same lower directory twice).
 //! - Where a directory's topmost occurrence in a chain was not in that layer's tar, its metadata comes from the layer below that had it.
 //!
@@ -38,6 +39,7 @@ mod error;
 mod group;
 mod layers;
 mod mount;
+mod quota;
 mod records;
 mod tree;
 
@@ -46,6 +48,7 @@ pub use chain::{chain_id, chain_ids};
 pub use driver::Snapshotter;
 pub use layers::{BuriedLayers, StagedLayer};
 pub use mount::Access;
+pub use quota::{Limit, Quota};
 pub use records::{LayerRecord, SnapshotRecord};
 
 pub use store::Snapshots;

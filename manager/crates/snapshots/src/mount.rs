@@ -67,21 +67,23 @@ impl Snapshots {
     /// Mounts the snapshot `id` at `target`, an existing directory, in this process's mount namespace.
     ///
     /// # Errors
-    /// `NotFound` if there is none of this id; `Internal` with the step that failed if overlayfs refuses.
+    /// `NotFound` if there is none of this id; as [`Snapshots::can_limit`] if it has a limit; `Internal` with the step that failed if overlayfs refuses.
     pub fn mount(&self, id: &str, target: &Path, access: Access) -> Result<()> {
         let record = self.load_snapshot(id)?;
         let access = if record.view { Access::ReadOnly } else { access };
         let base = self.dir("active").join(id);
-        if !record.snapshotter.is_overlay() {
-            return Ok(mount_copy(id, &base.join("upper"), target, access)?);
-        }
-        let plan = self.plan(&record, target, access);
-        match mount_each(&plan) {
-            Ok(()) => Ok(()),
-            // No new mount API (before 5.2, or behind a seccomp filter), or no `lowerdir+`.
-            Err(Refusal::Unsupported) => Ok(mount_page(&plan)?),
-            Err(Refusal::Failed(error)) => Err(error.into()),
-        }
+        Ok(self.with_limits_off(&record, target, || {
+            if !record.snapshotter.is_overlay() {
+                return mount_copy(id, &base.join("upper"), target, access);
+            }
+            let plan = self.plan(&record, target, access);
+            match mount_each(&plan) {
+                Ok(()) => Ok(()),
+                // No new mount API (before 5.2, or behind a seccomp filter), or no `lowerdir+`.
+                Err(Refusal::Unsupported) => mount_page(&plan),
+                Err(Refusal::Failed(error)) => Err(error),
+            }
+        })?)
     }
 
     /// Unmounts what is mounted at `target`. A target that is not there or not mounted is no error, so that an undo may run twice. A busy

@@ -7,6 +7,7 @@ use croze_store::Record;
 use serde::{Deserialize, Serialize};
 
 use crate::driver::Snapshotter;
+use crate::quota::Quota;
 
 /// A committed layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +69,9 @@ pub struct SnapshotRecord {
     /// Whether it is only looked at.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub view: bool,
+    /// What may be written into it, if that is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
 }
 
 impl Record for SnapshotRecord {

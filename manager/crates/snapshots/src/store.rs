@@ -15,6 +15,7 @@ use croze_sys::tree::process_unique;
 use crate::driver::Snapshotter;
 use crate::error::SnapshotError;
 use crate::group::Group;
+use crate::quota::Projects;
 use crate::records::{ChainRecord, LayerRecord, SnapshotRecord};
 use crate::tree;
 
@@ -40,6 +41,7 @@ struct Inner {
     syncs: Group,
     /// Whether new snapshots are made with overlayfs.
     snapshotter: AtomicBool,
+    projects: Projects,
 }
 
 /// Layers that cannot be removed as long as this lives.
@@ -82,6 +84,7 @@ impl Snapshots {
                 in_use: Mutex::default(),
                 syncs: Group::default(),
                 snapshotter: AtomicBool::new(snapshotter.is_overlay()),
+                projects: Projects::default(),
             }),
         };
         for name in ["layers", "chains", "active", "staging", "empty"] {
@@ -103,6 +106,7 @@ impl Snapshots {
             }
         }
         let active = self.survey_active()?;
+        self.inner.projects.begin(&self.inner.root, &active.records);
         for unreadable in &active.unreadable {
             // It holds what a container wrote: it is never removed without being asked for.
             tracing::warn!(path = %unreadable.path.display(), reason = unreadable.reason, "a snapshot is left alone");
@@ -160,6 +164,11 @@ impl Snapshots {
     pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<Digest, usize>> {
         // Nothing panics between two changes of it.
         self.inner.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The projects of snapshots with a limit.
+    pub(crate) fn projects(&self) -> &Projects {
+        &self.inner.projects
     }
 
     /// Makes a tree in this store durable. Several who want it at once share one sync of the whole file system.

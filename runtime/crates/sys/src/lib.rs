@@ -25,7 +25,8 @@
 //! | [`link`] | bringing a network link up |
 //! | [`netlink`] | rtnetlink: links and addresses |
 //! | [`bpf`] | device programs of cgroup v2 |
-//! | [`space`] | how full a file system is, in words
+//! | [`space`] | how full a file system is, in words |
+//! | [`quota`] | limits for the files of a directory: project quotas of ext4 and xfs |
 //! | [`tree`] | whole directory trees, removed and measured however deep they are |
 //! | [`alloc`] | a memory allocator for programs that live some milliseconds |
 //! | [`usage`] | what an ended child has used |
@@ -48,6 +49,7 @@ pub mod path;
 pub mod pattern;
 pub mod pidfd;
 pub mod process;
+pub mod quota;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;

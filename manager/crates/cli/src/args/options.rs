@@ -36,6 +36,9 @@ pub(crate) struct OptionArgs {
     /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "SIZE", value_parser = values::size_bytes, help_heading = LIMITS)]
     pub(crate) shm_size: Option<u64>,
+    /// Limits of what it writes.
+    #[arg(help = "Limit what it may write besides its mounts: size=10G, inodes=100000", long, value_name = "LIMIT", value_parser = values::storage_opt, help_heading = LIMITS)]
+    pub(crate) storage_opt: Vec<(String, String)>,
     /// Add a line to /etc/hosts, NAME:ADDRESS
     #[arg(long, value_name = "HOST", value_parser = values::extra_host, help_heading = NETWORK)]
     pub(crate) add_host: Vec<String>,

@@ -2,7 +2,7 @@
 //! heeded; those whose wish is met as things are (`--no-healthcheck`, `rm -v`) are real flags of their verbs.
 
 /// What `run` and `create` share with docker's, but for these: the flag, what Croze cannot do for want of it, and what to do instead.
-const OF_CONTAINERS: [(&str, &str, &str); 47] = [
+const OF_CONTAINERS: [(&str, &str, &str); 46] = [
     ("--attach", "connect single streams", STREAMS),
     ("-a", "connect single streams", STREAMS),
     ("--blkio-weight", "limit the use of disks", DISKS),
@@ -86,11 +86,6 @@ const OF_CONTAINERS: [(&str, &str, &str); 47] = [
         "--secret",
         "keep secrets",
         "bind a file that only its owner can read: -v /HOST/FILE:/run/secrets/NAME:ro",
-    ),
-    (
-        "--storage-opt",
-        "limit the size of a container's file system",
-        "let it write into a file system of the wanted size: -v /HOST:/CONTAINER, or --tmpfs /CONTAINER:size=64m",
     ),
     (
         "--subnet",

@@ -91,6 +91,18 @@ pub(crate) fn sysctl(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Parses one `--storage-opt`: `size=10G`. What it means is the daemon's to say.
+pub(crate) fn storage_opt(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err(format!(
+            "invalid storage option {text:?}: write size=10G, or inodes=100000"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,5 +167,7 @@ mod tests {
         assert!(dns_server("one").is_err());
         assert_eq!(sysctl("a.b=c=d"), Ok(("a.b".to_owned(), "c=d".to_owned())));
         assert!(sysctl("a.b").is_err() && sysctl("=1").is_err());
+        assert_eq!(storage_opt("size=1G"), Ok(("size".to_owned(), "1G".to_owned())));
+        assert!(storage_opt("size").is_err() && storage_opt("size=").is_err() && storage_opt("=1").is_err());
     }
 }

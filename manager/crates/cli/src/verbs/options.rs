@@ -47,6 +47,7 @@ pub(super) fn options(args: OptionArgs) -> Result<(Vec<Mount>, ContainerOptions)
         oom_score_adj: args.oom_score_adj,
         domainname: args.domainname.unwrap_or_default(),
         annotations: args.annotation.into_iter().collect(),
+        storage_opt: args.storage_opt.into_iter().collect(),
     };
     Ok((binds, options))
 }

@@ -77,6 +77,7 @@ fn where_asked_for(options: &ContainerOptions) -> serde_json::Map<String, Json> 
     for (name, pairs) in [
         ("Sysctls", &options.sysctls),
         ("Annotations", &options.annotations),
+        ("StorageOpt", &options.storage_opt),
     ] {
         if !pairs.is_empty() {
             some.insert(name.to_owned(), sorted(pairs));
@@ -193,6 +194,7 @@ mod tests {
                 }],
                 pid_mode: text("host"),
                 sysctls: [(text("net.core.somaxconn"), text("9"))].into_iter().collect(),
+                storage_opt: [(text("size"), text("10G"))].into_iter().collect(),
                 ..ContainerOptions::default()
             }),
             ..InspectContainerResponse::default()
@@ -214,13 +216,14 @@ mod tests {
             ("IpcMode", json!("private")),
             ("ShmSize", json!(67_108_864)),
             ("Sysctls", json!({"net.core.somaxconn": "9"})),
+            ("StorageOpt", json!({"size": "10G"})),
             ("CpuQuota", json!(5000)),
             ("MemoryReservation", json!(7)),
         ] {
             assert_eq!(value[name], expected, "{name}");
         }
         let plain = host_config(&InspectContainerResponse::default());
-        for name in ["Init", "Tmpfs", "Sysctls", "Annotations"] {
+        for name in ["Init", "Tmpfs", "Sysctls", "Annotations", "StorageOpt"] {
             assert!(plain.get(name).is_none(), "{name}");
         }
         assert_eq!(plain["Ulimits"], Json::Null);
