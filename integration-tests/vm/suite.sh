@@ -8,7 +8,7 @@ usage: suite.sh [--kernel NAME] [--power-cut] [FILTER...]
 
 Runs, in the guest, the tests of croze-cgroups and croze-snapshots and the suite `runtime` with the programs in bin/, and the whole daemon with limits of
 containers' file systems on ext4 and xfs (storage.py), after making the guest if it is not there. A filter is a part of tests' names; --skip NAME
-leaves tests out; with one, storage.py is only run if the filter is `storage.py`.
+leaves tests out; with one storage.py is not run, and with the filter `storage.py` nothing else is.
 
   --kernel NAME   trixie (6.12, the default) or bookworm (6.1)
   --power-cut     only check the harness itself: a disk that is kept across a power cut

@@ -50,6 +50,9 @@ fn run(args: &args::Args) -> anyhow::Result<()> {
     logging::init(&config)?;
     // What must be private has its mode set; directories that users ask for are as docker makes them.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    if let Err(error) = croze_sys::files::raise_limit() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     serve::serve(&config)
 }
 

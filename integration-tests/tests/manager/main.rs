@@ -15,6 +15,7 @@ mod images;
 mod lifecycle;
 mod limits;
 mod makers;
+mod open_files;
 mod operations;
 mod options;
 mod policies;

@@ -48,6 +48,10 @@ pub(crate) async fn launch(settings: &Settings, launch: &Launch) -> Result<(), C
         .kill_on_drop(false)
         .spawn()
         .map_err(ContainersError::file("execute the shim", &settings.shim))?;
+    // It does nothing before it is told what, and what it starts then are containers: they get what the daemon was started with.
+    if let Some(pid) = child.id() {
+        let _dead_already = croze_sys::files::restore_limit(pid.cast_signed());
+    }
     let answer = timeout(CREATE, converse(&mut child, launch)).await;
     let result = match answer {
         Ok(result) => result,

@@ -65,7 +65,7 @@ pub struct Packed {
 ///
 /// # Errors
 /// [`LayerError::File`] if something cannot be read, [`LayerError::Sink`] if the archive cannot be written, [`LayerError::Unsupported`] for what no
-/// layer can hold: a file whose name begins with `.wh.`, a tree of more than 512 levels.
+/// layer can hold: a file whose name begins with `.wh.`, a device 0:0, an extended attribute with `=` in its name, a tree of more than 512 levels.
 pub fn pack(tree: &Path, changes: Changes<'_>, out: impl Write) -> Result<Packed, LayerError> {
     let open = |path: &Path| open_root(path);
     let top = open(tree)?;
@@ -243,6 +243,11 @@ impl<W: Write> Packer<W> {
                     rustix::fs::readlinkat(dir, name, Vec::new()).map_err(LayerError::file("read", at))?;
                 self.header(at, (EntryType::Symlink, target.as_bytes()), stat, 0, &xattrs)
             }
+            // Whoever unpacks it would take it for a whiteout; overlayfs itself lets nobody make one.
+            FileType::CharacterDevice if stat.st_rdev == 0 => Err(LayerError::Unsupported {
+                entry: shown(at),
+                what: "the character device 0:0, which means a whiteout in a layer".to_owned(),
+            }),
             FileType::CharacterDevice => self.header(at, (EntryType::Char, &[]), stat, 0, &xattrs),
             FileType::BlockDevice => self.header(at, (EntryType::Block, &[]), stat, 0, &xattrs),
             FileType::Fifo => self.header(at, (EntryType::Fifo, &[]), stat, 0, &xattrs),
@@ -357,6 +362,16 @@ impl<W: Write> Packer<W> {
                 .map_err(failed)?;
         }
         for (key, value) in xattrs {
+            // It ends the name in a record; Go's archive/tar writes none either.
+            if key.contains(&b'=') {
+                return Err(LayerError::Unsupported {
+                    entry: shown(path),
+                    what: format!(
+                        "a file whose extended attribute {} has a name with `=`",
+                        String::from_utf8_lossy(key).escape_debug()
+                    ),
+                });
+            }
             record(&mut extended, &[b"SCHILY.xattr.", key.as_slice()].concat(), value);
         }
         if !extended.is_empty() {

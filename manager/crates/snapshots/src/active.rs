@@ -72,7 +72,8 @@ impl Snapshots {
         self.make(id, diff_ids, Kind::Written(limit), durable)
     }
 
-    /// Makes a snapshot `id` that is only looked at: it is mounted read-only, in as many places as one likes. It is durable when this returns.
+    /// Makes a snapshot `id` that is only looked at: it is mounted read-only, in as many places as one likes; one of as many layers as overlayfs takes
+    /// in one place at a time, because its own directory is an upper layer then. It is durable when this returns.
     ///
     /// # Errors
     /// As [`Snapshots::prepare`].

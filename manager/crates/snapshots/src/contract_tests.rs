@@ -332,6 +332,18 @@ fn what_no_layer_can_hold_is_refused() {
         fs::write(at.join(".wh.name"), "").unwrap();
         let error = world.store.diff("c", io::sink()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{}", error.one_line());
+        fs::remove_file(at.join(".wh.name")).unwrap();
+        // No overlay lets a whiteout be made in it.
+        if world.store.snapshotter() == Snapshotter::Copy {
+            whiteout(&at.join("device"));
+            let error = world.store.diff("c", io::sink()).unwrap_err();
+            assert!(error.one_line().contains("device 0:0"), "{}", error.one_line());
+            fs::remove_file(at.join("device")).unwrap();
+        }
+        fs::write(at.join("file"), "").unwrap();
+        set(at.join("file"), "user.a=b", b"c");
+        let error = world.store.diff("c", io::sink()).unwrap_err();
+        assert!(error.one_line().contains("user.a=b"), "{}", error.one_line());
         world.store.unmount(&at).unwrap();
         assert_eq!(
             world.store.diff("none", io::sink()).unwrap_err().kind(),

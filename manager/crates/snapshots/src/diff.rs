@@ -23,7 +23,10 @@ impl Snapshots {
             return Ok(pack(&upper, Changes::Upper, out)?);
         }
         // What it was is not kept: it would take as much space again for as long as the snapshot lives.
+        let counts = self.lock();
         let layers = self.lowers_of(&record.diff_ids, Snapshotter::Copy)?;
+        // Its image may be removed meanwhile, and the snapshot itself.
+        let _in_use = self.hold(counts, layers.iter().map(|layer| layer.key).collect());
         let staging = self.staging()?;
         let before = staging.path().join("before/fs");
         self.create_tree(&before)?;

@@ -15,7 +15,7 @@
 //! file system that takes neither (overlayfs itself) is refused when a layer with whiteouts is unpacked.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use croze_layers::LayerTree;
@@ -23,12 +23,11 @@ use croze_model::Result;
 use croze_sys::mount::{AttributeChange, Attributes, Depth};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
 use serde::{Deserialize, Serialize};
 
 use crate::chain;
 use crate::error::SnapshotError;
-use crate::mount::{Access, options_are_looked_at, short_path};
+use crate::mount::{Access, Plan, try_out};
 use crate::records::LayerRecord;
 use crate::store::Snapshots;
 use crate::tree;
@@ -80,52 +79,35 @@ impl Snapshots {
         Ok(store.with(Snapshotter::Copy))
     }
 
-    /// Makes an overlay that nobody sees, and gives it up again. The reason why it cannot be made; what has another reason (a full disk) is none, and
-    /// is told by whoever mounts.
+    /// The reason why an overlay cannot be made here; what has another reason (a full disk) is none, and is told by whoever mounts.
     fn try_overlay(&self) -> std::result::Result<(), String> {
         let Ok(staging) = self.staging() else {
             return Ok(());
         };
-        let context = match fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
-            Err(Errno::NODEV) => return Err("the kernel has none".to_owned()),
-            // No new mount API, or a filter that forbids it: the old one is tried when something is mounted.
-            Err(_) => return Ok(()),
-            Ok(context) => context,
-        };
-        let refused = |errno: Errno| match errno {
-            Errno::INVAL | Errno::NOTSUP | Errno::NODEV => Err(format!(
-                "the file system of the root directory cannot be its upper layer ({errno})"
-            )),
-            _ => Ok(()),
-        };
-        let mut held = Vec::new();
-        // Kernels before 6.8 have no `lowerdir+`; those before 6.5 take it, and refuse it later.
-        let lower = if options_are_looked_at() {
-            &["lowerdir+", "lowerdir"][..]
-        } else {
-            &["lowerdir"]
-        };
-        for (name, keys) in [("lower", lower), ("upper", &["upperdir"]), ("work", &["workdir"])] {
-            let path = staging.path().join(name);
-            let made = std::fs::create_dir(&path).and_then(|()| short_path(&path));
-            let Ok((path, file)) = made else {
+        let base = staging.path();
+        for name in ["layer", "upper", "work", "target"] {
+            if std::fs::create_dir(base.join(name)).is_err() {
                 return Ok(());
-            };
-            if !options_are_looked_at() && path.as_os_str().as_encoded_bytes().contains(&b',') {
-                // Such a kernel takes no comma this way, and is given none when something is mounted.
-                return Ok(());
-            }
-            held.extend(file);
-            let mut tries = keys
-                .iter()
-                .map(|key| fsconfig_set_string(context.as_fd(), *key, &path));
-            match tries.find(|result| *result != Err(Errno::INVAL)) {
-                Some(Ok(())) => {}
-                Some(Err(errno)) => return refused(errno),
-                None => return refused(Errno::INVAL),
             }
         }
-        fsconfig_create(context.as_fd()).or_else(refused)
+        let plan = Plan {
+            id: "tried out".to_owned(),
+            lowers: vec![base.join("layer")],
+            base: base.to_owned(),
+            target: base.join("target"),
+            access: Access::ReadWrite,
+            has_upper: true,
+        };
+        let Err(SnapshotError::Mount { source, .. }) = try_out(&plan) else {
+            return Ok(());
+        };
+        match Errno::from_io_error(&source) {
+            Some(Errno::NODEV) => Err("the kernel has none".to_owned()),
+            Some(Errno::INVAL | Errno::NOTSUP) => Err(format!(
+                "the file system of the root directory cannot be its upper layer ({source})"
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Copies what the layers show into `upper`, and gives its root the image's metadata.
@@ -156,7 +138,7 @@ impl Snapshots {
 }
 
 /// Binds a copy's directory, with none of the attributes of the file system that it lies on: hardening of `/var` is not the container's, and an overlay
-/// would not have them either.
+/// would not have them either. In a user namespace those that come from outside of it are locked: they stay.
 pub(crate) fn mount_copy(id: &str, upper: &Path, target: &Path, access: Access) -> Result<(), SnapshotError> {
     let bound = match bind_detached(upper, target, access) {
         // No new mount API, no mount_setattr (before 5.12), or a filter that forbids them.
@@ -192,14 +174,23 @@ fn bind_detached(upper: &Path, target: &Path, access: Access) -> std::result::Re
     let at = |step| move |error| (step, error);
     let (source, target) = (open(upper)?, open(target)?);
     let tree = croze_sys::mount::clone_at(&source, Depth::One).map_err(at(BIND))?;
-    let change = AttributeChange {
+    let change = |clear| AttributeChange {
         set: attributes(access),
-        clear: Attributes::NO_SUID
-            .with(Attributes::NO_DEV)
-            .with(Attributes::NO_EXEC),
+        clear,
         ..AttributeChange::default()
     };
-    croze_sys::mount::set_attributes(&tree, &change, Depth::One).map_err(at(ATTRIBUTES))?;
+    let hardening = Attributes::NO_SUID
+        .with(Attributes::NO_DEV)
+        .with(Attributes::NO_EXEC);
+    let set = |clear| croze_sys::mount::set_attributes(&tree, &change(clear), Depth::One);
+    match set(hardening) {
+        // Locked by who made the namespace, or a filter: that is seen by the call that clears nothing.
+        Err(error) if error.errno == Errno::PERM => {
+            set(Attributes::NONE).map_err(at(ATTRIBUTES))?;
+            tracing::debug!(path = %upper.display(), "its file system's nosuid, nodev or noexec is locked, and stays");
+        }
+        other => other.map_err(at(ATTRIBUTES))?,
+    }
     croze_sys::mount::attach(&tree, &target).map_err(at(BIND))
 }
 
@@ -207,7 +198,13 @@ fn bind_detached(upper: &Path, target: &Path, access: Access) -> std::result::Re
 fn bind_in_place(upper: &Path, target: &Path, access: Access) -> std::result::Result<(), Refused> {
     croze_sys::mount::bind_on(open(upper)?, open(target)?, Depth::One).map_err(|error| (BIND, error))?;
     let changed = open(target).and_then(|mounted| {
-        croze_sys::mount::remount(&mounted, attributes(access)).map_err(|error| (ATTRIBUTES, error))
+        let wanted = attributes(access);
+        match croze_sys::mount::remount(&mounted, wanted) {
+            Err(error) if error.errno == Errno::PERM => croze_sys::mount::attributes_of(&mounted)
+                .and_then(|locked| croze_sys::mount::remount(&mounted, locked.with(wanted))),
+            other => other,
+        }
+        .map_err(|error| (ATTRIBUTES, error))
     });
     changed.inspect_err(|_| {
         // Nobody may find it writable.
@@ -258,5 +255,59 @@ mod tests {
             }
             assert_eq!(seen(&upper), inherited);
         });
+    }
+
+    /// Set in the process that is in the user namespace: where the hardened file system is.
+    const LOCKED: &str = "CROZE_TEST_LOCKED";
+
+    #[test]
+    fn a_copy_keeps_what_is_locked_in_a_user_namespace() {
+        if let Some(dir) = std::env::var_os(LOCKED) {
+            return binds_where_attributes_are_locked(Path::new(&dir));
+        }
+        isolated(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let hardened = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+            mount(Some("tmpfs"), dir.path(), Some("tmpfs"), hardened, None::<&str>).unwrap();
+            for name in ["upper", "target"] {
+                fs::create_dir(dir.path().join(name)).unwrap();
+            }
+            let possible = std::process::Command::new("unshare")
+                .args(["--user", "--map-root-user", "--mount", "true"])
+                .status();
+            if !possible.is_ok_and(|status| status.success()) {
+                eprintln!("skipped: a user namespace is needed");
+                return;
+            }
+            let inside = std::process::Command::new("unshare")
+                .args(["--user", "--map-root-user", "--mount", "--"])
+                .arg(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "driver::tests::a_copy_keeps_what_is_locked_in_a_user_namespace",
+                ])
+                .env(LOCKED, dir.path())
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&inside.stdout);
+            assert!(inside.status.success() && said.contains("1 passed"), "{said}");
+        });
+    }
+
+    fn binds_where_attributes_are_locked(dir: &Path) {
+        let (upper, target) = (dir.join("upper"), dir.join("target"));
+        let locked = croze_sys::mount::attributes_of(open(&upper).unwrap()).unwrap();
+        assert!(locked.contains(Attributes::NO_SUID.with(Attributes::NO_DEV)));
+        for bind in [
+            bind_detached as fn(&Path, &Path, Access) -> std::result::Result<(), Refused>,
+            bind_in_place,
+        ] {
+            for access in [Access::ReadWrite, Access::ReadOnly] {
+                bind(&upper, &target, access).unwrap();
+                let seen = croze_sys::mount::attributes_of(open(&target).unwrap()).unwrap();
+                assert_eq!(seen, locked.with(attributes(access)), "{access:?}");
+                croze_sys::mount::detach(&target).unwrap();
+            }
+        }
     }
 }

@@ -7,14 +7,15 @@
 //! Before 6.5 the new API takes any word for overlayfs, and finds only when the mount is made that it means nothing (`fs/fs_context.c`,
 //! `legacy_parse_param`): whether a word is known is asked with one that no overlayfs has.
 //!
-//! A view has no upper layer: its own directory, which only holds the root's metadata, is one more lower layer, and so it can be mounted in many places.
+//! A view has no upper layer: its own directory, which only holds the root's metadata, is one more lower layer, and so it can be mounted in many places
+//! (but not where that would be one layer too many).
 //!
 //! `index`, `metacopy` and `redirect_dir` are switched off: layers are shared and may be copied, and what a container writes must be
 //! readable without knowing overlayfs' shortcuts.
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -52,15 +53,16 @@ pub enum Access {
 }
 
 /// What is to be mounted, with every path resolved.
-struct Plan {
-    id: String,
+pub(crate) struct Plan {
+    pub(crate) id: String,
     /// Topmost first, one at least.
-    lowers: Vec<PathBuf>,
-    base: PathBuf,
-    target: PathBuf,
-    access: Access,
+    pub(crate) lowers: Vec<PathBuf>,
+    /// Where `upper` and `work` are.
+    pub(crate) base: PathBuf,
+    pub(crate) target: PathBuf,
+    pub(crate) access: Access,
     /// Whether the snapshot's own directory is what is written to; else it is one of the lower ones.
-    has_upper: bool,
+    pub(crate) has_upper: bool,
 }
 
 impl Snapshots {
@@ -162,7 +164,7 @@ impl Plan {
 }
 
 /// A path as fsconfig takes it: itself, or the name of an open descriptor if it is too long. The descriptor must live until the mount is made.
-pub(crate) fn short_path(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
+fn short_path(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
     if path.as_os_str().len() < FSCONFIG_MAX {
         return Ok((path.to_owned(), None));
     }
@@ -174,17 +176,71 @@ pub(crate) fn short_path(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
     ))
 }
 
-/// Whether overlayfs looks at each option as it is set (Linux 6.5); of a context that is lost afterwards.
-pub(crate) fn options_are_looked_at() -> bool {
+/// Whether overlayfs looks at each option as it is set (Linux 6.5); asked of a context that is lost afterwards.
+///
+/// # Errors
+/// Where the kernel could not answer now, for want of descriptors or memory: only answers are remembered.
+fn options_are_looked_at() -> Result<bool, Errno> {
     static LOOKED_AT: OnceLock<bool> = OnceLock::new();
-    *LOOKED_AT.get_or_init(|| {
-        fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-            .is_ok_and(|context| fsconfig_set_string(context.as_fd(), "no-such-option", "x").is_err())
-    })
+    if let Some(answer) = LOOKED_AT.get() {
+        return Ok(*answer);
+    }
+    let asked = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+        .and_then(|context| fsconfig_set_string(context.as_fd(), "no-such-option", "x"));
+    let answer = match asked {
+        Err(Errno::INVAL) => true,
+        Ok(()) | Err(Errno::NOSYS | Errno::PERM) => false,
+        Err(errno) => return Err(errno),
+    };
+    Ok(*LOOKED_AT.get_or_init(|| answer))
+}
+
+/// Makes an overlay that nobody sees, and gives it up again, in both ways if need be.
+///
+/// # Errors
+/// What the kernel says against it.
+pub(crate) fn try_out(plan: &Plan) -> Result<(), SnapshotError> {
+    match create_each(plan) {
+        Ok(_context) => Ok(()),
+        Err(Refusal::Failed(error)) => Err(error),
+        Err(Refusal::Unsupported) => std::thread::scope(|scope| {
+            let tried = scope.spawn(|| {
+                // The mount goes with this thread, and with the one that makes it.
+                unshare(CloneFlags::CLONE_NEWNS)
+                    .map_err(|errno| plan.error("leave the mount namespace", errno))?;
+                let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+                mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+                    .map_err(|errno| plan.error("leave the mount namespace", errno))?;
+                mount_page(plan)
+            });
+            tried.join().unwrap_or_else(|_| {
+                Err(plan.error("mount", io::Error::other("the mounting thread panicked")))
+            })
+        }),
+    }
 }
 
 fn mount_each(plan: &Plan) -> Result<(), Refusal> {
-    if !options_are_looked_at() {
+    let context = create_each(plan)?;
+    let attributes = match plan.access {
+        Access::ReadWrite => MountAttrFlags::empty(),
+        Access::ReadOnly => MountAttrFlags::MOUNT_ATTR_RDONLY,
+    };
+    let mounted = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .map_err(plan.failed("make the mount"))?;
+    move_mount(
+        mounted.as_fd(),
+        "",
+        rustix::fs::CWD,
+        &plan.target,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .map_err(plan.failed("attach the mount"))
+}
+
+/// An overlay that is mounted nowhere, with the new mount API.
+fn create_each(plan: &Plan) -> Result<OwnedFd, Refusal> {
+    if !options_are_looked_at().map_err(plan.failed("open overlayfs"))? {
         return Err(Refusal::Unsupported);
     }
     let context = match fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
@@ -219,20 +275,7 @@ fn mount_each(plan: &Plan) -> Result<(), Refusal> {
         fsconfig_set_string(context.as_fd(), key, value).map_err(plan.failed("set an option"))?;
     }
     fsconfig_create(context.as_fd()).map_err(plan.failed("create the overlay"))?;
-    let attributes = match plan.access {
-        Access::ReadWrite => MountAttrFlags::empty(),
-        Access::ReadOnly => MountAttrFlags::MOUNT_ATTR_RDONLY,
-    };
-    let mounted = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-        .map_err(plan.failed("make the mount"))?;
-    move_mount(
-        mounted.as_fd(),
-        "",
-        rustix::fs::CWD,
-        &plan.target,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
-    .map_err(plan.failed("attach the mount"))
+    Ok(context)
 }
 
 /// mount(2) with short relative names, from a thread that has a working directory of its own.

@@ -13,7 +13,8 @@
 //!   belongs to somebody else and is passed over. Two daemons on one file system begin at different places, and see each other's.
 //! - The kernel counts and refuses. Nothing here measures anything.
 //!
-//! What a process may do that is root on the host (move a file to another project) is not prevented here.
+//! Not here: a defence against programs that want to evade their limit. Who owns a file may give it to another project (`FS_IOC_FSSETXATTR`), also through
+//! overlayfs, which asks the file system as whoever mounted it; no OCI seccomp rule can tell that ioctl from the others.
 
 use std::collections::HashSet;
 use std::fs::{self, File};

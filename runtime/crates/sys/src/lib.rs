@@ -10,6 +10,7 @@
 //! | [`path`] | paths resolved below a directory descriptor (`openat2`, or a walk where it is missing) |
 //! | [`pattern`] | regular expressions |
 //! | [`mod@file`] | small files, read and written with few calls |
+//! | [`files`] | how many files may be open |
 //! | [`fd`] | close-on-exec, sealed copies, descriptor links |
 //! | [`memfd`] | sealed memory files, the running program among them |
 //! | [`exe`] | the running program's own file, exchanged for a copy |
@@ -40,6 +41,7 @@ pub mod clone;
 pub mod exe;
 pub mod fd;
 pub mod file;
+pub mod files;
 pub mod keyring;
 pub mod link;
 pub mod memfd;
