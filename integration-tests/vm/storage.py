@@ -185,6 +185,10 @@ def with_quotas(bin_, kind, run_root):
         # Others have room; one that is not limited has all of it.
         check("code 0" in daemon.sh("free", WRITE % 40))
         check(kilobytes(daemon, "free") > 300 << 10)
+        # Every capability is none against an overlay's limit.
+        daemon.ok("run", "-d", "--privileged", "--name", "strong", "--storage-opt", "size=10M", IMAGE)
+        is_limited(daemon, "strong", 10)
+        daemon.ok("rm", "-f", "strong")
         daemon.sh("small", "rm /large")
         made = daemon.sh("small", "for n in $(seq 600); do touch /$n 2>/dev/null || { echo $n; break; }; done")
         check(made and 400 < int(made) <= 500, "files:", made)

@@ -11,7 +11,8 @@
 //!   crash leaves is swept with the directories.
 //! - Ids are chosen from [`FIRST`] on, where neither docker, podman nor Kubernetes look for theirs; one of which the file system knows anything
 //!   belongs to somebody else and is passed over. Two daemons on one file system begin at different places, and see each other's.
-//! - The kernel counts and refuses. Nothing here measures anything.
+//! - The kernel counts and refuses. Nothing here measures anything. ext4 refuses nothing to who has `CAP_SYS_RESOURCE`: overlayfs writes without it,
+//!   whoever asks it to, but the copy of a privileged container has no limit there.
 //!
 //! Not here: a defence against programs that want to evade their limit. Who owns a file may give it to another project (`FS_IOC_FSSETXATTR`), also through
 //! overlayfs, which asks the file system as whoever mounted it; no OCI seccomp rule can tell that ioctl from the others.
