@@ -4,6 +4,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use super::events::EventsArgs;
 use super::log::Level;
@@ -113,7 +114,7 @@ pub(crate) struct Globals {
     #[arg(long, value_name = "MANAGER", conflicts_with = "systemd_cgroup")]
     pub(crate) cgroup_manager: Option<CgroupManager>,
     /// Whether the caller is taken for one without rights
-    #[arg(long, value_name = "MODE", default_value = "auto")]
+    #[arg(long, value_name = "true|false|auto", default_value = "auto")]
     pub(crate) rootless: Rootless,
     /// Obsolete and ignored: where criu is
     #[arg(long, value_name = "FILE", hide = true)]
@@ -144,11 +145,27 @@ pub(crate) enum CgroupManager {
 }
 
 /// Values that callers give `--rootless`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rootless {
     Auto,
     True,
     False,
+}
+
+impl FromStr for Rootless {
+    type Err = &'static str;
+
+    /// As runc: nothing and `auto` are the same, all else is a truth value.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() || text.eq_ignore_ascii_case("auto") {
+            return Ok(Self::Auto);
+        }
+        match words::truth(text) {
+            Some(true) => Ok(Self::True),
+            Some(false) => Ok(Self::False),
+            None => Err("true, false and auto are known"),
+        }
+    }
 }
 
 /// What to do. Each verb's arguments are only built when it is the one that is called: the whole tree would

@@ -82,15 +82,15 @@ impl Log {
     /// there what was wrong with the line.
     pub(crate) fn named_by(line: &[OsString]) -> Option<Self> {
         let value = |flag: &str| {
-            let at = line.iter().position(|word| word == flag);
-            let next = at.and_then(|at| line.get(at + 1)).map(OsString::as_os_str);
-            let inline = || {
-                line.iter().find_map(|word| {
-                    let rest = word.as_bytes().strip_prefix(flag.as_bytes())?;
-                    rest.strip_prefix(b"=").map(OsStr::from_bytes)
-                })
-            };
-            next.or_else(inline)
+            // The last one counts, as where the line is understood.
+            line.iter().enumerate().rev().find_map(|(at, word)| {
+                let rest = word.as_bytes().strip_prefix(flag.as_bytes())?;
+                match rest {
+                    [] => line.get(at + 1).map(OsString::as_os_str),
+                    [b'=', value @ ..] => Some(OsStr::from_bytes(value)),
+                    _ => None,
+                }
+            })
         };
         let format = match value("--log-format") {
             Some(format) if format == "json" => LogFormat::Json,

@@ -5,12 +5,14 @@
 //! -t=true   --detach=1   --keep=F          a flag without a value may be given a truth value
 //! ```
 //!
-//! A word is taken for a long name behind one dash only where it is exactly that of a flag, so `-it` stays the two short flags that crun and
-//! our parser see in it; and only before the container's id, since behind it words may be somebody else's.
+//! A word is taken for a long name behind one dash only where it is exactly that of a flag, so `-td` stays the two short flags that crun and
+//! our parser see in it; and, for a verb that takes words of somebody else's (`exec`, `ps`), only before the container's id.
+//!
+//! Of several truth values for a flag the last counts: one that is false takes the flag out of the line.
 //!
 //! Most lines have no such words: they are parsed as they are, and nothing here is spent on them.
 
-use clap::{Arg, Command};
+use clap::{Arg, Command, Id};
 use std::ffi::OsString;
 
 /// Whether a line has a word that our parser might take for something else without a complaint: one dash, and as many letters as our
@@ -23,7 +25,7 @@ pub(super) fn is_in_question(line: &[OsString]) -> bool {
     })
 }
 
-/// The length of `cap`, `cwd`, `env`, `log`, `tty`.
+/// The length of `all`, `cap`, `cwd`, `env`, `log`, `tty`.
 const SHORTEST: usize = 3;
 
 /// A line as our parser reads it.
@@ -45,11 +47,13 @@ impl Translated {
             verb: Verb::Awaited,
         };
         let mut rest = line.iter();
-        let mut words: Vec<_> = rest.next().cloned().into_iter().collect();
-        let mut before_verb = None;
+        // What is taken back leaves its place.
+        let mut words: Vec<_> = rest.next().cloned().into_iter().map(Some).collect();
+        let mut flags = Vec::new();
+        let mut verb_at = None;
         while let Some(word) = rest.next() {
             if word == "--" || reader.is_done() {
-                words.push(word.clone());
+                words.push(Some(word.clone()));
                 break;
             }
             let place = words.len();
@@ -57,16 +61,26 @@ impl Translated {
                 Some(text) => reader.read(text),
                 None => Read::alone(word),
             };
-            words.extend(read.word);
-            if read.has_value_behind {
-                words.extend(rest.next().cloned());
+            if let Some((flag, is_set)) = read.truth {
+                for (_, place) in flags.extract_if(.., |(said, _)| *said == flag) {
+                    words[place] = None;
+                }
+                if is_set {
+                    flags.push((flag, place));
+                }
             }
-            if !matches!(reader.verb, Verb::Awaited) {
-                before_verb.get_or_insert(place);
+            words.push(read.word);
+            if read.has_value_behind {
+                words.push(rest.next().cloned());
+            }
+            if verb_at.is_none() && !matches!(reader.verb, Verb::Awaited) {
+                verb_at = Some(place);
+                flags.clear();
             }
         }
-        words.extend(rest.cloned());
-        let before_verb = before_verb.unwrap_or(words.len());
+        words.extend(rest.cloned().map(Some));
+        let before_verb = words[..verb_at.unwrap_or(words.len())].iter().flatten().count();
+        let words = words.into_iter().flatten().collect();
         Self { words, before_verb }
     }
 
@@ -77,18 +91,21 @@ impl Translated {
 }
 
 /// What a word is read as.
-struct Read {
+struct Read<'a> {
     /// What stands in its place; nothing for a flag that is said to be false.
     word: Option<OsString>,
     /// Whether the next word is its value.
     has_value_behind: bool,
+    /// A flag that takes no value, and whether it is set.
+    truth: Option<(&'a Id, bool)>,
 }
 
-impl Read {
+impl Read<'_> {
     fn alone(word: impl Into<OsString>) -> Self {
         Self {
             word: Some(word.into()),
             has_value_behind: false,
+            truth: None,
         }
     }
 }
@@ -113,12 +130,12 @@ impl<'a> Reader<'a> {
     fn is_done(&self) -> bool {
         match self.verb {
             Verb::Awaited => false,
-            Verb::Is(verb, count) => count > 1 && verb.get_positionals().any(Arg::is_trailing_var_arg_set),
+            Verb::Is(verb, count) => count > 1 && takes_words_of_others(verb),
             Verb::Unknown => true,
         }
     }
 
-    fn read(&mut self, text: &str) -> Read {
+    fn read(&mut self, text: &str) -> Read<'a> {
         let Some(flag) = text.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
             self.count(text);
             return Read::alone(text);
@@ -128,30 +145,37 @@ impl<'a> Reader<'a> {
             Some((name, value)) => (name, Some(value)),
             None => (flag, None),
         };
-        let is_behind_id = matches!(self.verb, Verb::Is(_, 1..));
-        let found = self.find(name);
-        match found.filter(|_| has_two_dashes || !is_behind_id || name.chars().count() == 1) {
+        let may_be_long = has_two_dashes || name.chars().count() == 1 || !self.is_behind_id();
+        match self.find(name).filter(|_| may_be_long) {
             Some(arg) if arg.get_action().takes_values() => Read {
-                word: Some(if has_two_dashes == (arg.get_long() == Some(name)) {
+                has_value_behind: value.is_none(),
+                ..Read::alone(if has_two_dashes == (arg.get_long() == Some(name)) {
                     text.into()
                 } else {
                     spelled(arg, value)
-                }),
-                has_value_behind: value.is_none(),
+                })
             },
-            Some(arg) => match value.map(truth) {
-                None | Some(Some(true)) => Read::alone(spelled(arg, None)),
-                Some(Some(false)) => Read {
-                    word: None,
+            Some(arg) => match value.map_or(Some(true), truth) {
+                Some(is_set) => Read {
+                    word: is_set.then(|| spelled(arg, None)),
                     has_value_behind: false,
+                    truth: Some((arg.get_id(), is_set)),
                 },
                 // For the parser to complain about.
-                Some(None) => Read::alone(spelled(arg, value)),
+                None => Read::alone(spelled(arg, value)),
             },
             None => Read {
-                word: Some(text.into()),
                 has_value_behind: !has_two_dashes && self.ends_in_want_of_a_value(flag),
+                ..Read::alone(text)
             },
+        }
+    }
+
+    /// Whether what comes may be the words of somebody else: of a container's command, or of the host's `ps`.
+    fn is_behind_id(&self) -> bool {
+        match self.verb {
+            Verb::Is(verb, count) => count > 0 && takes_words_of_others(verb),
+            _ => false,
         }
     }
 
@@ -190,6 +214,10 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn takes_words_of_others(verb: &Command) -> bool {
+    verb.get_positionals().any(Arg::is_trailing_var_arg_set)
+}
+
 /// A flag as our parser knows it, with its value behind a sign if there is one.
 fn spelled(arg: &Arg, value: Option<&str>) -> OsString {
     let name = match (arg.get_long(), arg.get_short()) {
@@ -202,7 +230,7 @@ fn spelled(arg: &Arg, value: Option<&str>) -> OsString {
 }
 
 /// The truth values of Go's `strconv.ParseBool`.
-fn truth(text: &str) -> Option<bool> {
+pub(super) fn truth(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -290,6 +318,47 @@ mod tests {
                 (Some("/b"), "c1", true)
             );
             assert_eq!(args.pid_file, Some(PathBuf::from("p")));
+        }
+    }
+
+    #[test]
+    fn the_last_truth_value_counts() {
+        for (line, expected) in [
+            ("run --detach --detach=false c1", false),
+            ("run -d c1 --detach=0", false),
+            ("run --detach=false -d c1", true),
+            ("run -d=0 --detach --detach=T c1", true),
+            ("--debug run --detach c1", true),
+        ] {
+            let Verb::Run(args) = parse(line).expect(line).verb else {
+                panic!("{line}")
+            };
+            assert_eq!((args.detach, args.create.id.as_str()), (expected, "c1"), "{line}");
+        }
+        let line = parse("--systemd-cgroup --debug --systemd-cgroup=false --debug=f --debug list").unwrap();
+        assert!(!line.globals.systemd_cgroup && line.globals.debug);
+        // A value that looks like a flag is none.
+        let Verb::Exec(args) = parse("exec --env=--tty -t=false c1 true").unwrap().verb else {
+            panic!()
+        };
+        assert!(!args.tty && args.env == ["--tty"]);
+    }
+
+    #[test]
+    fn flags_of_a_verb_may_stand_behind_its_id_with_one_dash() {
+        let Verb::Create(args) = parse("create c1 -bundle=/b -pid-file p").unwrap().verb else {
+            panic!()
+        };
+        assert_eq!(
+            (args.bundle.to_str(), args.pid_file),
+            (Some("/b"), Some(PathBuf::from("p")))
+        );
+        let Verb::Run(args) = parse("run c1 -detach").unwrap().verb else {
+            panic!()
+        };
+        assert!(args.detach);
+        for line in ["delete c1 -force", "kill c1 -all KILL", "update c1 -resources=-"] {
+            parse(line).expect(line);
         }
     }
 

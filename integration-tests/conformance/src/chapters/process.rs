@@ -238,6 +238,18 @@ fn rlimits() -> Vec<Case> {
                 json!([{ "type": "RLIMIT_NONE", "soft": 1, "hard": 1 }]),
             )
             .refused(&["RLIMIT_NONE"]),
+        Case::new("process.rlimits several")
+            .set(
+                "/process/rlimits",
+                json!([
+                    { "type": "RLIMIT_NOFILE", "soft": 512, "hard": 1024 },
+                    { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
+                    { "type": "RLIMIT_CPU", "soft": 1000, "hard": 2000 },
+                ]),
+            )
+            .reports("/rlimits/RLIMIT_NOFILE", json!([512, 1024]))
+            .reports("/rlimits/RLIMIT_CORE", json!([0, 0]))
+            .reports("/rlimits/RLIMIT_CPU", json!([1000, 2000])),
         Case::new("process.rlimits twice")
             .set("/process/rlimits", json!([one, one]))
             .refused(&["RLIMIT_CORE"]),

@@ -92,6 +92,21 @@ fn kernel() -> Vec<Case> {
         sysctl("kernel.msgmax", "12345"),
         sysctl("kernel.shm_rmid_forced", "1"),
         sysctl("fs.mqueue.msg_max", "20"),
+        Case::new("linux.sysctl several")
+            .set(
+                "/linux/sysctl",
+                json!({ "net.ipv4.ip_forward": "1", "kernel.msgmax": "12345", "fs.mqueue.msg_max": "20" }),
+            )
+            .args(&[
+                "/probe",
+                "report",
+                "net.ipv4.ip_forward",
+                "kernel.msgmax",
+                "fs.mqueue.msg_max",
+            ])
+            .reports("/sysctl/net.ipv4.ip_forward", json!("1"))
+            .reports("/sysctl/kernel.msgmax", json!("12345"))
+            .reports("/sysctl/fs.mqueue.msg_max", json!("20")),
         Case::new("linux.sysctl written with slashes")
             .set("/linux/sysctl", json!({ "net/ipv4/ip_forward": "1" }))
             .args(&["/probe", "report", "net.ipv4.ip_forward"])

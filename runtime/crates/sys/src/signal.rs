@@ -25,6 +25,15 @@ pub fn reset_for_exec() -> Result<()> {
     Error::check("rt_sigprocmask", result.into()).map(drop)
 }
 
+/// Has the ends of children kept until they are waited for, whatever the caller does about its own: with SIGCHLD ignored the kernel would
+/// reap them at once, and nobody could ask how they ended (waitpid(2), `ECHILD`).
+///
+/// # Errors
+/// None that is to be expected.
+pub fn keep_ended_children() -> Result<()> {
+    reset(libc::SIGCHLD)
+}
+
 /// Gives one signal its default disposition. The C library's own function refuses the signals that it keeps for itself (32 to 34).
 fn reset(signal: libc::c_int) -> Result<()> {
     // The kernel's structure on every architecture, and more than it is long: SIG_DFL is 0, no flags, no restorer, an empty mask.

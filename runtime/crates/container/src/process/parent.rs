@@ -122,8 +122,9 @@ pub fn clone_untraceable(request: &CloneRequest<'_>) -> croze_sys::Result<Cloned
     cloned
 }
 
-/// Namespaces that are entered for the clone and left afterwards: those into which a process can only be born, and those that belong to
-/// the host's user namespace while the process is in another one, where it has no right to join them any more.
+/// Namespaces that are entered for the clone: those into which a process can only be born, and those that belong to the host's user
+/// namespace while the process is in another one, where it has no right to join them any more. A stage enters them and ends there
+/// (docs/decisions/0009); `exec` leaves them again.
 #[derive(Debug, Default)]
 pub struct Birthplace {
     /// The caller's own, to go back to.
