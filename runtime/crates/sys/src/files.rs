@@ -8,6 +8,9 @@ use std::sync::OnceLock;
 use crate::Result;
 use crate::process::{limit, set_limit};
 
+/// `RLIMIT_NOFILE`, whose type is each C library's own.
+const OPEN_FILES: u32 = 7;
+
 /// What this process was started with, soft and hard; known once the limit was raised.
 static INHERITED: OnceLock<(u64, u64)> = OnceLock::new();
 
@@ -16,9 +19,9 @@ static INHERITED: OnceLock<(u64, u64)> = OnceLock::new();
 /// # Errors
 /// None that is to be expected.
 pub fn raise_limit() -> Result<()> {
-    let (soft, hard) = limit(libc::RLIMIT_NOFILE)?;
+    let (soft, hard) = limit(OPEN_FILES)?;
     INHERITED.get_or_init(|| (soft, hard));
-    set_limit(0, libc::RLIMIT_NOFILE, hard, hard)
+    set_limit(0, OPEN_FILES, hard, hard)
 }
 
 /// Gives a child that was just started, and has done nothing yet, the limit that this process was started with.
@@ -27,7 +30,7 @@ pub fn raise_limit() -> Result<()> {
 /// `ESRCH`: it has ended and was reaped.
 pub fn restore_limit(child: i32) -> Result<()> {
     match INHERITED.get() {
-        Some((soft, hard)) => set_limit(child, libc::RLIMIT_NOFILE, *soft, *hard),
+        Some((soft, hard)) => set_limit(child, OPEN_FILES, *soft, *hard),
         None => Ok(()),
     }
 }
@@ -51,8 +54,8 @@ mod tests {
 
     #[test]
     fn a_child_gets_what_its_parent_was_started_with() {
-        let (_, hard) = limit(libc::RLIMIT_NOFILE).unwrap();
-        set_limit(0, libc::RLIMIT_NOFILE, 100, hard).unwrap();
+        let (_, hard) = limit(OPEN_FILES).unwrap();
+        set_limit(0, OPEN_FILES, 100, hard).unwrap();
         raise_limit().unwrap();
         raise_limit().unwrap();
         assert_eq!(limits("self"), (hard.to_string(), hard.to_string()));
