@@ -14,9 +14,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use croze_client::Reference;
 use croze_client::v1::RegistryCredentials;
+use rustix::fs::{CWD, OFlags};
 use serde_json::{Map, Value, json};
 
-use crate::credentials::directory::{Owner, Place};
+use crate::credentials::directory::{self, Owner, Place};
 use crate::credentials::key;
 use crate::output;
 
@@ -60,11 +61,7 @@ impl AuthFile {
             path: path.to_owned(),
             source,
         };
-        let file = match File::open(path) {
-            Ok(file) => Some(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(error)),
-        };
+        let file = directory::open_file(CWD, path, OFlags::empty()).map_err(failed)?;
         Self::parse(path, file.as_ref())
     }
 
@@ -203,13 +200,14 @@ impl AuthFile {
     }
 }
 
-fn whole(mut file: &File) -> io::Result<String> {
-    if file.metadata()?.len() > MAX_FILE {
+fn whole(file: &File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    Ok(text)
+    // The error has none of the bytes.
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
 }
 
 /// Whether an entry's name means the whole registry.
@@ -398,5 +396,34 @@ mod tests {
         assert!(error.contains("line 2") && !error.contains("secret"), "{error}");
         fs::write(&path, " \n").unwrap();
         assert!(AuthFile::read(&path).unwrap().root.is_empty());
+        fs::write(&path, b"{\"secret\": \"\xff\"}").unwrap();
+        let error = AuthFile::read(&path).unwrap_err().to_string();
+        assert!(error.contains("utf-8") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn what_never_ends_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(CWD, at("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        std::os::unix::fs::symlink("pipe", at("link")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", at("device")).unwrap();
+        File::create(at("large")).unwrap().set_len(MAX_FILE + 1).unwrap();
+        for (name, why) in [
+            ("pipe", "no regular file"),
+            ("link", "no regular file"),
+            ("device", "no regular file"),
+            ("large", "too large"),
+        ] {
+            let read = AuthFile::read(&at(name)).unwrap_err().to_string();
+            let changed = AuthFile::change(&at(name), |_| panic!("{name} was read")).unwrap_err();
+            assert!(read.contains(why), "{name}: {read}");
+            assert!(matches!(changed, AuthFileError::File { .. }), "{name}: {changed}");
+        }
+        // Of the size that is allowed at most, it is read.
+        File::create(at("large")).unwrap().set_len(MAX_FILE).unwrap();
+        let error = AuthFile::read(&at("large")).unwrap_err();
+        assert!(matches!(error, AuthFileError::Json { .. }), "{error}");
     }
 }

@@ -158,6 +158,26 @@ fn agree(planters: &[u32], owner: Owner) -> io::Result<()> {
     })
 }
 
+/// Opens a file to read it; `None` if there is none.
+///
+/// # Errors
+/// Also for what is no file: to open or read a pipe may take for ever, and a device never ends.
+pub(crate) fn open_file(at: impl AsFd, path: &Path, more: OFlags) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | more;
+    let file = match openat(at, path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is no regular file",
+        ));
+    }
+    Ok(Some(file))
+}
+
 /// An open directory.
 #[derive(Debug)]
 pub(crate) struct Directory(File);
@@ -229,19 +249,7 @@ impl Directory {
     /// # Errors
     /// Also for a symbolic link, and for what is no file: reading from a pipe might never end, and a device would be replaced.
     pub(crate) fn open(&self, name: &OsStr) -> io::Result<Option<File>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match openat(&self.0, name, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(errno.into()),
-        };
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is no regular file",
-            ));
-        }
-        Ok(Some(file))
+        open_file(&self.0, Path::new(name), OFlags::NOFOLLOW)
     }
 
     /// Puts a new file with this text into the place of `name`, for its owner only. Others may be allowed to write here, too: the new file has a name
