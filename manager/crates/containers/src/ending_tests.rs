@@ -287,6 +287,23 @@ async fn a_shim_that_says_nothing_is_waited_for_once() {
     assert_eq!(command.wait().unwrap().signal(), Some(9));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stop_kills_past_a_shim_that_says_nothing() {
+    let mut command = waiting(&[]);
+    let process = observe::process_of(command.id());
+    let prepared = Prepared::new(Some(process), (Does::Obey, Does::Stall)).await;
+    prepared.start().await.unwrap();
+    let grace = Some(Duration::from_secs(3));
+    let error = prepared
+        .containers
+        .stop(&prepared.id, None, grace)
+        .await
+        .unwrap_err();
+    assert_eq!(command.wait().unwrap().signal(), Some(9));
+    // Only the shim can tell that it has ended.
+    assert!(matches!(error, ContainersError::StillRunning { .. }), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_ended_is_seen_and_its_end_is_told_once() {
     let mut command = waiting(&[]);

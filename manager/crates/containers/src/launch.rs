@@ -115,7 +115,15 @@ pub(crate) async fn delete(settings: &Settings, id: &str) {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true)
-        .status();
+        .spawn();
+    let call = async {
+        let mut child = call?;
+        // For the hooks that it calls.
+        if let Some(pid) = child.id() {
+            let _dead_already = croze_sys::files::restore_limit(pid.cast_signed());
+        }
+        child.wait().await
+    };
     match timeout(DELETE, call).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!(container = id, %error, "the runtime cannot be called to delete"),

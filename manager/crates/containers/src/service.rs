@@ -258,7 +258,8 @@ impl Containers {
         }
     }
 
-    /// Sends the stop signal, and SIGKILL after `grace` (`None`, of both: the container's own). One that does not run is no error.
+    /// Sends the stop signal, and SIGKILL after `grace` (`None`, of both: the container's own). One that does not run is no error, and neither is a
+    /// shim that does not answer: SIGKILL gets past it.
     ///
     /// # Errors
     ///
@@ -271,7 +272,11 @@ impl Containers {
         }
         let grace = grace.or(container.request.stop_timeout).unwrap_or(STOP_TIMEOUT);
         let number = asked.unwrap_or_else(|| stop_signal(&container));
-        self.signal_or_ended(&container, number).await?;
+        match self.signal_or_ended(&container, number).await {
+            // It may send it yet when it comes to itself.
+            Err(ContainersError::ShimSilent { .. }) => {}
+            result => result?,
+        }
         if timeout(grace, self.wait(id)).await.is_ok() {
             return Ok(());
         }
@@ -304,8 +309,8 @@ impl Containers {
     ///
     /// # Errors
     ///
-    /// [`ContainersError::WrongState`] while it runs; [`ContainersError::Shim`], [`ContainersError::StillRunning`] if it is not known to be gone: then
-    /// nothing is removed.
+    /// [`ContainersError::WrongState`] while it runs; [`ContainersError::Shim`], [`ContainersError::ShimSilent`], [`ContainersError::StillRunning`] if
+    /// it is not known to be gone: then nothing is removed.
     pub async fn remove(&self, id: &ContainerId) -> Result<()> {
         let container = self.get(id)?;
         if container.state.is_running() {
@@ -369,7 +374,7 @@ impl Containers {
     ///
     /// # Errors
     ///
-    /// [`ContainersError::WrongState`] if it is neither, [`ContainersError::Shim`].
+    /// [`ContainersError::WrongState`] if it is neither, [`ContainersError::Shim`], [`ContainersError::ShimSilent`].
     pub async fn attach(&self, id: &ContainerId, stdin: bool) -> Result<ProcessStream> {
         let container = self.get(id)?;
         let log = AttachedLog {

@@ -128,6 +128,10 @@ fn base_env(hostname: &str, tty: bool) -> Vec<String> {
 fn merge(env: &mut Vec<String>, over: &[String]) {
     for entry in over {
         let name = entry.split('=').next().unwrap_or(entry);
+        // Some images have such an entry, and runtimes refuse it.
+        if name.is_empty() {
+            continue;
+        }
         let same = env.iter().position(|e| e.split('=').next() == Some(name));
         match (same, entry.contains('=')) {
             (Some(at), true) => env[at].clone_from(entry),
@@ -198,7 +202,7 @@ mod tests {
     #[test]
     fn environments_are_laid_over_each_other() {
         let mut env = own(&["PATH=/bin", "A=1", "B=2"]);
-        merge(&mut env, &own(&["B=3", "C=x=y", "A", "MISSING"]));
+        merge(&mut env, &own(&["B=3", "C=x=y", "A", "MISSING", "=x", ""]));
         assert_eq!(env, ["PATH=/bin", "B=3", "C=x=y"]);
     }
 
