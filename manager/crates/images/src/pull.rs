@@ -151,6 +151,9 @@ impl Images {
             .fetch_layers(&registry, &plan, progress, begun, &pinned)
             .await?;
 
+        // The guard goes into the closure: it must outlive this future if that is dropped then. Until it is to be had nothing is recorded, and who waits
+        // for a removal to end can be cancelled.
+        let guard = self.inner.gate.clone().read_owned().await;
         progress.phase(PullPhase::Recording);
         // Whoever cancelled it before this phase has done so: from here on it is recorded, and nobody can.
         tokio::task::yield_now().await;
@@ -173,8 +176,6 @@ impl Images {
             up_to_date: false,
             warnings: plan.warnings.clone(),
         };
-        // The guard goes into the closure: it must outlive this future if that is dropped now.
-        let guard = self.inner.gate.clone().read_owned().await;
         pulled.up_to_date = self
             .blocking("the records", move |inner| {
                 let _held = (guard, pinned);

@@ -60,29 +60,51 @@ async fn a_registry_that_says_when_is_asked_then_and_by_nobody_before() {
         let mut times = times.lock().unwrap();
         times.push(Instant::now());
         match times.len() {
-            1 => busy(429, "2"),
+            1 => busy(429, "1"),
             _ => manifest(),
         }
     })
     .await;
-    // The second and third have their moment, and wait for it, when the first one is told.
-    let registry = paced(&server, 2);
-    let (one, two, three) = tokio::join!(
+    resolve(&registry(), &server, "a/b").await.unwrap();
+    let times = asked.lock().unwrap().clone();
+    assert_eq!(times.len(), 2);
+    let after = times[1] - times[0];
+    assert!(after >= Duration::from_millis(990), "asked again after {after:?}");
+}
+
+#[tokio::test]
+async fn who_has_a_moment_already_asks_no_closed_registry() {
+    let asked: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let times = Arc::clone(&asked);
+    let server = Server::start(move |_| {
+        times.lock().unwrap().push(Instant::now());
+        manifest()
+    })
+    .await;
+    let registry = paced(&server, 1);
+    // The first moment is taken: those that come wait for the second and the third.
+    let name = server.address.to_string();
+    let rate = registry.hosts().get(&name).unwrap().rate;
+    registry.pace().request(&name, rate).await;
+    // What they wait for cannot come before all three were polled once: by then it is closed.
+    let closing = async {
+        let closed = Closed::after(Duration::from_secs(3), "429".to_owned(), String::new());
+        let who = registry.as_asked(&format!("http://{name}"));
+        registry.pace().close(who, closed);
+        Instant::now()
+    };
+    let (one, two, closed) = tokio::join!(
         resolve(&registry, &server, "a/one"),
         resolve(&registry, &server, "a/two"),
-        resolve(&registry, &server, "a/three")
+        closing
     );
-    for resolved in [one, two, three] {
-        resolved.unwrap();
-    }
+    one.unwrap();
+    two.unwrap();
     let times = asked.lock().unwrap().clone();
-    assert_eq!(times.len(), 4);
-    for later in &times[1..] {
-        let after = *later - times[0];
-        assert!(
-            after >= Duration::from_millis(1990),
-            "asked again after {after:?}"
-        );
+    assert_eq!(times.len(), 2);
+    for time in times {
+        let after = time - closed;
+        assert!(after >= Duration::from_millis(2990), "asked after {after:?}");
     }
 }
 

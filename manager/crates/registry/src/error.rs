@@ -416,7 +416,8 @@ impl From<RegistryError> for Error {
             R::UnknownBlob { .. } => new(ErrorKind::Corrupt, "download")
                 .hint("the registry's copy of the image is incomplete: push it there again"),
             R::TokenServer { .. } => new(ErrorKind::Unavailable, "resolve").hint("try again later"),
-            R::Slow { .. } | R::Silent { .. } | R::TooSlow { .. } => new(ErrorKind::Unavailable, "resolve").hint("try again later"),
+            R::Slow { .. } | R::Silent { .. } => new(ErrorKind::Unavailable, "resolve").hint("try again later"),
+            R::TooSlow { .. } => new(ErrorKind::Unavailable, "download").hint("try again later"),
             R::TooBusy { .. } => new(ErrorKind::Unavailable, "download").hint(
                 "try again then; a registry that limits anonymous users may let those in who are logged in, and a mirror spares it",
             ),
