@@ -6,18 +6,26 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::Stage;
 
+/// Sets this process's limit back: other tests may be in it, too.
+struct Back(Rlimit);
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        if let Err(error) = setrlimit(Resource::Nofile, self.0) {
+            eprintln!("the limit of open files stays changed: {error}");
+        }
+    }
+}
+
 #[test]
 fn the_daemon_takes_what_is_allowed_and_its_containers_get_what_it_was_started_with() -> Result<()> {
     Scene::play(|scene| {
         // The daemon is started with what this process has.
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: Some(1000),
-                maximum,
-            },
-        )?;
+        let before = getrlimit(Resource::Nofile);
+        let maximum = before.maximum;
+        let current = Some(1000);
+        setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
+        let _back = Back(before);
         let Stage { daemon, image, .. } = Stage::set(scene)?;
         let pid = daemon.daemon_pid().context("it runs")?;
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;

@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_child_gets_what_its_parent_was_started_with() {
-        let (_, hard) = limit(OPEN_FILES).unwrap();
+        let (before, hard) = limit(OPEN_FILES).unwrap();
         set_limit(0, OPEN_FILES, 100, hard).unwrap();
         raise_limit().unwrap();
         raise_limit().unwrap();
@@ -65,5 +65,6 @@ mod tests {
         assert_eq!(limits(&pid.to_string()), ("100".to_owned(), hard.to_string()));
         drop(child.stdin.take());
         child.wait().unwrap();
+        set_limit(0, OPEN_FILES, before, hard).unwrap();
     }
 }
