@@ -7,30 +7,68 @@
 //!
 //! TCP needs the first only: a connection that leads nowhere ends, and the next one is a new one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use croze_model::Protocol;
+use croze_model::{ContainerId, Protocol};
 
+use crate::error::NetworkError;
 use crate::netlink::conntrack::{self, Connection};
 use crate::netlink::{Family, Socket};
 use crate::records::Endpoint;
 use crate::rules::Mapping;
 use crate::service::Result;
 
-/// Forgets everything that these containers take part in.
-pub(crate) fn endpoints<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Result<()> {
-    let (ipv4, ipv6): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = endpoints
+/// For more addresses of a family than this everything is looked through, once.
+const FEW: usize = 4;
+
+/// Whose addresses these are.
+type Owners<'a> = BTreeMap<IpAddr, &'a ContainerId>;
+/// Of whom something is remembered still, and the first reason why.
+type Kept = BTreeMap<ContainerId, NetworkError>;
+
+/// Forgets everything that these containers take part in. What fails for one keeps nothing of another; it is returned by whom it concerns.
+pub(crate) fn endpoints<'a>(socket: &mut Socket, endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Kept {
+    let owned = endpoints
         .into_iter()
-        .flat_map(|endpoint| endpoint.addresses().map(|own| own.address))
-        .partition(IpAddr::is_ipv4);
-    let mut socket = Socket::open(Family::Filter)?;
-    for addresses in [ipv4, ipv6] {
-        for connection in conntrack::with(&mut socket, &addresses)? {
-            conntrack::forget(&mut socket, &connection)?;
+        .flat_map(|endpoint| endpoint.addresses().map(|own| (own.address, &endpoint.container)));
+    let (ipv4, ipv6): (Owners<'_>, Owners<'_>) = owned.partition(|(address, _)| address.is_ipv4());
+    let mut kept = Kept::new();
+    for owners in [ipv4, ipv6] {
+        for connection in remembered(socket, &owners, &mut kept) {
+            if let Err(error) = conntrack::forget(socket, &connection) {
+                let mut sides = [connection.reply.source, connection.original.source].into_iter();
+                if let Some(owner) = sides.find_map(|side| owners.get(&side)) {
+                    kept.entry((*owner).clone()).or_insert(error);
+                }
+            }
         }
     }
-    Ok(())
+    kept
+}
+
+/// What the owners of these addresses, all of one family, take part in.
+fn remembered(socket: &mut Socket, owners: &Owners<'_>, kept: &mut Kept) -> Vec<Connection> {
+    if let Some((first, _)) = owners.first_key_value()
+        && owners.len() > FEW
+    {
+        match conntrack::with_any(socket, first.is_ipv4(), |address| owners.contains_key(address)) {
+            Ok(found) => return found,
+            Err(error) => {
+                tracing::warn!(%error, "one container's connections after the other's are looked for");
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for (address, owner) in owners {
+        match conntrack::with_one(socket, *address) {
+            Ok(its) => found.extend(its),
+            Err(error) => {
+                kept.entry((*owner).clone()).or_insert(error);
+            }
+        }
+    }
+    found
 }
 
 /// Forgets datagrams that go elsewhere than these ports lead now.

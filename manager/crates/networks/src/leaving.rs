@@ -5,7 +5,8 @@
 //!                                        └─▶ one thread: unpinned ── interface removed ── conntrack forgets ── record removed ── addresses free
 //! ```
 //!
-//! The thread takes everybody who has left by then through each of its steps together.
+//! The thread takes those who have left by then through each of its steps together, though no more than [`TOGETHER`] of them: whoever left first
+//! waits for as many at most.
 //!
 //! Removing an interface costs some ten milliseconds, in which the kernel waits until no processor looks at it any more: nobody has to wait for
 //! that but who wants what it holds. The same container's next connection does, an address that is not free yet, and the daemon's end. Until all
@@ -22,6 +23,9 @@ use crate::netlink::{Family, Socket};
 use crate::records::Endpoint;
 use crate::service::{Networks, Result, State, mappings, note};
 use crate::{forget, namespace, proxy};
+
+/// So many that what costs the same for one and for many is worth it, and so few that nobody waits long for the others.
+const TOGETHER: usize = 32;
 
 impl Networks {
     /// Takes a container's connection back; when this returns its ports are free, and nobody is told of it any more. One that is not connected
@@ -49,8 +53,6 @@ impl Networks {
     /// The whole of it at once: everything that an endpoint has is taken back, whatever fails; what failed is logged, and found again by recovery.
     pub(crate) fn release(&self, id: &ContainerId) {
         if let Some(endpoint) = self.free_ports(id) {
-            let unpinned = namespace::remove(&endpoint.namespace);
-            note(id, unpinned);
             self.clear_all(vec![endpoint]);
         }
     }
@@ -117,23 +119,24 @@ impl Networks {
             let departures = {
                 let mut state = self.state();
                 state.is_clearing = !state.departures.is_empty();
-                std::mem::take(&mut state.departures)
+                let some = state.departures.len().min(TOGETHER);
+                state.departures.drain(..some).collect::<Vec<_>>()
             };
             if departures.is_empty() {
                 return;
-            }
-            // All first: of namespaces that end together the kernel removes the interfaces together.
-            for endpoint in &departures {
-                note(&endpoint.container, namespace::remove(&endpoint.namespace));
             }
             self.clear_all(departures);
         }
     }
 
-    /// What is left when the namespaces are unpinned; whatever happens, nobody waits for these any more.
+    /// What is left when their ports are free; whatever happens, nobody waits for these any more.
     fn clear_all(&self, endpoints: Vec<Endpoint>) {
+        self.clear_all_by(endpoints, |endpoints| self.clear(endpoints));
+    }
+
+    fn clear_all_by(&self, endpoints: Vec<Endpoint>, clear: impl FnOnce(&mut VecDeque<Endpoint>)) {
         let mut endpoints = VecDeque::from(endpoints);
-        let cleared = catch_unwind(AssertUnwindSafe(|| self.clear(&mut endpoints)));
+        let cleared = catch_unwind(AssertUnwindSafe(|| clear(&mut endpoints)));
         if cleared.is_err() {
             // The panic is in the log. What may be left in the kernel has their addresses: those stay taken, until recovery has seen to it.
             for endpoint in &endpoints {
@@ -144,6 +147,10 @@ impl Networks {
 
     /// Takes each out of the list when nothing of it is left.
     fn clear(&self, endpoints: &mut VecDeque<Endpoint>) {
+        // All first: of namespaces that end together the kernel removes the interfaces together.
+        for endpoint in endpoints.iter() {
+            note(&endpoint.container, namespace::remove(&endpoint.namespace));
+        }
         for endpoint in endpoints.iter() {
             // Somebody else may be in the namespace still, and keep it.
             note(
@@ -152,8 +159,17 @@ impl Networks {
             );
         }
         // Nothing more comes from them, and nothing that is remembered shall lead to the next one that has such an address.
-        if let Some(first) = endpoints.front() {
-            note(&first.container, forget::endpoints(endpoints.iter()));
+        match Socket::open(Family::Filter) {
+            Ok(mut socket) => {
+                for (id, error) in forget::endpoints(&mut socket, endpoints.iter()) {
+                    note(&id, Err(error));
+                }
+            }
+            Err(error) => {
+                for endpoint in endpoints.iter() {
+                    tracing::warn!(container = %endpoint.container, %error, "its connections stay remembered");
+                }
+            }
         }
         while let Some(endpoint) = endpoints.front() {
             let id = &endpoint.container;
@@ -203,5 +219,139 @@ impl Drop for WayBack<'_> {
             self.networks.state().leaving.remove(id);
             self.networks.inner.left.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::path::Path;
+
+    use nix::sched::{CloneFlags, unshare};
+    use rustix::mount::{MountPropagationFlags, mount_change};
+
+    use super::*;
+    use crate::error::NetworkError;
+    use crate::settings::{AttachRequest, BridgeSettings, Ipv6, Settings};
+
+    fn id(n: u8) -> ContainerId {
+        ContainerId::from_random([n; 32])
+    }
+
+    fn open(dir: &Path) -> Networks {
+        let bridge = BridgeSettings {
+            ipv6: Ipv6::Off,
+            ..BridgeSettings::default()
+        };
+        Networks::open(Settings {
+            root: dir.join("root"),
+            run_root: dir.join("run"),
+            shim: "/no/such/program".into(),
+            bridge,
+        })
+        .unwrap()
+    }
+
+    /// On a thread with a network and mounts of its own, which end with it.
+    fn apart(work: impl FnOnce() + Send + 'static) {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let work = || {
+            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+            mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).unwrap();
+            work();
+        };
+        std::thread::spawn(work).join().unwrap();
+    }
+
+    #[test]
+    fn of_those_whose_clearing_panics_nobody_is_waited_for_and_the_addresses_stay_taken() {
+        apart(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let networks = open(dir.path());
+            let all: Vec<Endpoint> = (1..=3)
+                .map(|n| networks.attach(&id(n), &AttachRequest::default()).unwrap())
+                .collect();
+            let leaving: Vec<Endpoint> = all
+                .iter()
+                .filter_map(|endpoint| networks.free_ports(&endpoint.container))
+                .collect();
+            assert_eq!(leaving.len(), 3);
+            networks.clear_all_by(leaving, |endpoints| {
+                // The first one is through with it.
+                let mut first = endpoints.drain(..1).collect();
+                networks.clear(&mut first);
+                panic!("a test's own panic");
+            });
+            // Or this would not return.
+            networks.settle();
+            assert_eq!(networks.connected(), []);
+
+            let again = |networks: &Networks, n: u8, endpoint: &Endpoint| {
+                let IpAddr::V4(address) = endpoint.ipv4.address else {
+                    unreachable!()
+                };
+                let wanted = AttachRequest {
+                    ipv4: Some(address),
+                    ..AttachRequest::default()
+                };
+                networks
+                    .attach(&id(n), &wanted)
+                    .map(|endpoint| endpoint.ipv4.address)
+            };
+            assert_eq!(again(&networks, 11, &all[0]).unwrap(), all[0].ipv4.address);
+            for (n, endpoint) in (12..).zip(&all[1..]) {
+                let error = again(&networks, n, endpoint).unwrap_err();
+                assert!(matches!(error, NetworkError::AddressTaken { .. }), "{error}");
+            }
+            networks.release(&id(11));
+
+            // The next daemon takes back what is left of them.
+            drop(networks);
+            let networks = open(dir.path());
+            networks.recover(std::collections::BTreeMap::new()).unwrap();
+            for (n, endpoint) in (21..).zip(&all) {
+                assert_eq!(again(&networks, n, endpoint).unwrap(), endpoint.ipv4.address);
+            }
+        });
+    }
+
+    #[test]
+    fn more_than_are_taken_together_leave_all() {
+        apart(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let networks = open(dir.path());
+            let mut state = networks.state();
+            for n in 0..u8::try_from(2 * TOGETHER + 1).unwrap() {
+                let endpoint = Endpoint {
+                    container: id(n),
+                    name: String::new(),
+                    boot_id: String::new(),
+                    namespace: networks.namespace_path(id(n).as_str()),
+                    interface: format!("none{n}"),
+                    mac: crate::address::Mac([2; 6]),
+                    ipv4: crate::records::Address {
+                        address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, n)),
+                        prefix: 24,
+                        gateway: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254)),
+                    },
+                    ipv6: None,
+                    ports: Vec::new(),
+                    proxy: None,
+                };
+                networks.inner.endpoints.save(&endpoint).unwrap();
+                state.leaving.insert(id(n));
+                state.departures.push(endpoint);
+            }
+            state.is_clearing = true;
+            drop(state);
+            networks.clear_departures();
+            networks.settle();
+            assert!(!networks.state().is_clearing);
+            assert_eq!(networks.inner.endpoints.load(id(0).as_str()).unwrap(), None);
+            let records = dir.path().join("run/network/endpoints");
+            assert_eq!(std::fs::read_dir(records).unwrap().count(), 0);
+        });
     }
 }

@@ -6,9 +6,8 @@
 //!
 //! Names and numbers are those of `linux/netfilter/nfnetlink_conntrack.h`. A dump is filtered by the kernel (since 5.8): hosts remember millions. It
 //! knows no sets: for one address the kernel looks at everything twice and copies next to nothing, so that for many addresses at once it is less
-//! work to copy all.
+//! work to have all copied once, and to keep of each piece what is wanted.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use croze_model::Protocol;
@@ -39,9 +38,7 @@ const BY_SOURCE: u32 = 1;
 const BY_PROTOCOL: u32 = 1 << 3;
 const BY_DESTINATION_PORT: u32 = 1 << 5;
 
-/// For more addresses than this everything is copied, once.
-const FEW: usize = 4;
-
+/// IPv4, in the kernel's numbers.
 const INET: u8 = 2;
 const INET6: u8 = 10;
 
@@ -74,25 +71,20 @@ fn message(kind: u16, family: u8) -> Message {
     Message::new((SUBSYSTEM << 8) | kind, 0, &[family, 0, 0, 0])
 }
 
-/// Those that one of these addresses, all of one family, takes part in, whichever side began.
-pub(crate) fn with(socket: &mut Socket, addresses: &BTreeSet<IpAddr>) -> Result<Vec<Connection>> {
-    let mut found = Vec::new();
-    match addresses.first() {
-        Some(first) if addresses.len() > FEW => found = dump(socket, &message(GET, family_of(*first)))?,
-        _ => {
-            for address in addresses {
-                found.extend(with_one(socket, *address)?);
-            }
-        }
-    }
-    found.retain(|one| {
-        let sources = [one.original.source, one.reply.source];
-        sources.iter().any(|source| addresses.contains(source))
-    });
-    Ok(found)
+/// Those of a family that somebody takes part in whose address is wanted, whichever side began. The kernel copies all that it remembers.
+pub(crate) fn with_any(
+    socket: &mut Socket,
+    is_ipv4: bool,
+    wanted: impl Fn(&IpAddr) -> bool,
+) -> Result<Vec<Connection>> {
+    let family = if is_ipv4 { INET } else { INET6 };
+    dump(socket, &message(GET, family), |sides| {
+        sides.iter().any(|side| wanted(&side.source))
+    })
 }
 
-fn with_one(socket: &mut Socket, address: IpAddr) -> Result<Vec<Connection>> {
+/// Those that this address takes part in, whichever side began.
+pub(crate) fn with_one(socket: &mut Socket, address: IpAddr) -> Result<Vec<Connection>> {
     let (kind, octets) = match address {
         IpAddr::V4(address) => (IPV4_SOURCE, address.octets().to_vec()),
         IpAddr::V6(address) => (IPV6_SOURCE, address.octets().to_vec()),
@@ -102,7 +94,9 @@ fn with_one(socket: &mut Socket, address: IpAddr) -> Result<Vec<Connection>> {
         let request = message(GET, family_of(address))
             .nested(direction, |m| m.nested(TUPLE_IP, |m| m.attribute(kind, &octets)))
             .nested(FILTER, |m| m.number(direction, BY_SOURCE));
-        found.extend(dump(socket, &request)?);
+        // A kernel that knows no filter lists all.
+        let takes_part = |sides: &[Tuple; 2]| sides.iter().any(|side| side.source == address);
+        found.extend(dump(socket, &request, takes_part)?);
     }
     Ok(found)
 }
@@ -123,7 +117,7 @@ pub(crate) fn towards(
             })
         })
         .nested(FILTER, |m| m.number(ORIGINAL, BY_PROTOCOL | BY_DESTINATION_PORT));
-    dump(socket, &request)
+    dump(socket, &request, |_| true)
 }
 
 /// Has the kernel forget a connection; one that is forgotten already is no error.
@@ -140,20 +134,31 @@ pub(crate) fn forget(socket: &mut Socket, connection: &Connection) -> Result<()>
     }
 }
 
-fn dump(socket: &mut Socket, request: &Message) -> Result<Vec<Connection>> {
-    let replies = socket.dump("list the kernel's connections", request)?;
-    Ok(replies.iter().filter_map(connection).collect())
+/// Those of the list whose two directions, as begun and as answered, are wanted.
+fn dump(
+    socket: &mut Socket,
+    request: &Message,
+    wanted: impl Fn(&[Tuple; 2]) -> bool,
+) -> Result<Vec<Connection>> {
+    socket.dump_of("list the kernel's connections", request, |reply| {
+        connection(&reply, &wanted)
+    })
 }
 
-fn connection(reply: &Reply) -> Option<Connection> {
+fn connection(reply: &Reply, wanted: impl Fn(&[Tuple; 2]) -> bool) -> Option<Connection> {
     let attributes = reply.attributes(HEADER);
     let nested = |kind: u16| match kind {
         ORIGINAL => kind | NESTED,
         _ => kind,
     };
+    let sides = [ORIGINAL, REPLY].map(|side| tuple(attributes.within(side)));
+    let [Some(original), Some(answer)] = sides else {
+        return None;
+    };
+    wanted(&[original, answer]).then_some(())?;
     Some(Connection {
-        original: tuple(attributes.within(ORIGINAL))?,
-        reply: tuple(attributes.within(REPLY))?,
+        original,
+        reply: answer,
         family: *reply.body.first()?,
         name: [ORIGINAL, ID, ZONE]
             .into_iter()
@@ -190,5 +195,103 @@ impl Connection {
             family: INET,
             name: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::super::{CREATE, EXCLUSIVE, Family};
+    use super::*;
+
+    const NEW: u16 = 0;
+    const TIMEOUT: u16 = 7;
+    const SOURCE_PORT: u16 = 2;
+
+    /// Has the kernel remember a datagram from `from` to `asked`, which `answering` answers.
+    fn remember(socket: &mut Socket, from: IpAddr, asked: IpAddr, answering: IpAddr) {
+        let octets = |address: IpAddr| match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let (source, destination) = match from {
+            IpAddr::V4(_) => (IPV4_SOURCE, IPV4_DESTINATION),
+            IpAddr::V6(_) => (IPV6_SOURCE, IPV6_DESTINATION),
+        };
+        let side = |message: Message, kind: u16, (by, to): (IpAddr, IpAddr), ports: (u16, u16)| {
+            message.nested(kind, |m| {
+                m.nested(TUPLE_IP, |m| {
+                    m.attribute(source, &octets(by))
+                        .attribute(destination, &octets(to))
+                })
+                .nested(TUPLE_PROTOCOL, |m| {
+                    m.attribute(PROTOCOL_NUMBER, &[Protocol::Udp.number()])
+                        .attribute(SOURCE_PORT, &ports.0.to_be_bytes())
+                        .attribute(DESTINATION_PORT, &ports.1.to_be_bytes())
+                })
+            })
+        };
+        let header = [family_of(from), 0, 0, 0];
+        let message = Message::new((SUBSYSTEM << 8) | NEW, CREATE | EXCLUSIVE, &header);
+        let message = side(message, ORIGINAL, (from, asked), (4444, 53));
+        let message = side(message, REPLY, (answering, from), (53, 4444)).big_endian(TIMEOUT, 600);
+        socket.request("remember a connection", message).unwrap();
+    }
+
+    /// Who began each, and who answers it.
+    fn ends(found: &[Connection]) -> Vec<(String, String)> {
+        let mut ends: Vec<_> = found
+            .iter()
+            .map(|one| (one.original.source.to_string(), one.reply.source.to_string()))
+            .collect();
+        ends.sort();
+        ends.dedup();
+        ends
+    }
+
+    #[test]
+    fn what_some_of_many_take_part_in_is_found_and_forgotten_and_nothing_else() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        // In a namespace that ends with the thread.
+        let thread = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let mut socket = Socket::open(Family::Filter).unwrap();
+            for (net, host) in [("172.30.0.", "10.9.0."), ("fd30::", "fd09::")] {
+                let at = |net: &str, n: u16| -> IpAddr { format!("{net}{n}").parse().unwrap() };
+                for n in 2..=9 {
+                    // Asked by the world at the host's address, and asking the world.
+                    remember(&mut socket, at(host, n), at(host, 1), at(net, n));
+                    remember(&mut socket, at(net, n), at(host, 1), at(host, 1));
+                }
+                let is_ipv4 = net.contains('.');
+                let wanted = |address: &IpAddr| (2..=7).any(|n| *address == at(net, n));
+                let mut expected: Vec<_> = (2..=7)
+                    .flat_map(|n| {
+                        let (own, client) = (at(net, n).to_string(), at(host, n).to_string());
+                        [(client, own.clone()), (own, at(host, 1).to_string())]
+                    })
+                    .collect();
+                expected.sort();
+                let found = with_any(&mut socket, is_ipv4, wanted).unwrap();
+                assert_eq!(found.len(), 12);
+                for one in &found {
+                    forget(&mut socket, one).unwrap();
+                    // By somebody else meanwhile: no error.
+                    forget(&mut socket, one).unwrap();
+                }
+                assert_eq!(ends(&found), expected);
+                assert_eq!(with_any(&mut socket, is_ipv4, wanted).unwrap(), []);
+                // The neighbours' are there still, for one address as for all.
+                assert_eq!(with_any(&mut socket, is_ipv4, |_| true).unwrap().len(), 4);
+                for n in [8, 9] {
+                    assert_eq!(ends(&with_one(&mut socket, at(net, n)).unwrap()).len(), 2, "{n}");
+                }
+                assert_eq!(with_one(&mut socket, at(net, 2)).unwrap(), []);
+            }
+        });
+        thread.join().unwrap();
     }
 }

@@ -64,6 +64,16 @@ impl Socket {
         self.0.dump(message).map_err(failed(what))
     }
 
+    /// What `wanted` makes of everything that a dump lists; the rest is not kept.
+    pub(crate) fn dump_of<T>(
+        &mut self,
+        what: &str,
+        message: &Message,
+        wanted: impl Fn(Reply) -> Option<T>,
+    ) -> Result<Vec<T>> {
+        self.0.dump_of(message, wanted).map_err(failed(what))
+    }
+
     /// The messages of one datagram.
     pub(crate) fn receive(&self) -> croze_sys::Result<Vec<Reply>> {
         self.0.receive()

@@ -140,6 +140,14 @@ impl Socket {
     /// # Errors
     /// What the kernel refuses; `ETIMEDOUT`: it does not answer, or others change the list all the time.
     pub fn dump(&mut self, message: &Message) -> Result<Vec<Reply>> {
+        self.dump_of(message, Some)
+    }
+
+    /// What `wanted` makes of everything that a dump lists: of a list of millions, what is not wanted is not kept for a moment.
+    ///
+    /// # Errors
+    /// As [`Socket::dump`].
+    pub fn dump_of<T>(&mut self, message: &Message, wanted: impl Fn(Reply) -> Option<T>) -> Result<Vec<T>> {
         let since = Instant::now();
         'again: loop {
             if since.elapsed() > ANSWER_LIMIT {
@@ -163,7 +171,7 @@ impl Socket {
                         (ERROR, Some(error)) if error.errno == Errno::INTR => continue 'again,
                         (DONE | ERROR, Some(error)) => return Err(error),
                         (ERROR | NOTHING, _) => {}
-                        _ => found.push(reply),
+                        _ => found.extend(wanted(reply)),
                     }
                 }
             }
