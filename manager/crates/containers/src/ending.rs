@@ -95,7 +95,7 @@ impl Containers {
     ///
     /// # Errors
     ///
-    /// [`ContainersError::NotFound`], [`ContainersError::StillRunning`], [`ContainersError::Shim`] if the shim does not answer.
+    /// [`ContainersError::NotFound`], [`ContainersError::StillRunning`], [`ContainersError::ShimSilent`] if the shim does not answer.
     pub async fn end_unrecorded(&self, id: &ContainerId) -> Result<()> {
         let container = self.get(id)?;
         match Link::dial(&self.run_dir(id), container.name.as_str()).await {
