@@ -252,24 +252,24 @@ mod tests {
         .unwrap()
     }
 
-    /// On a thread with a network and mounts of its own, which end with it.
-    fn apart(work: impl FnOnce() + Send + 'static) {
+    /// On a thread with a network and mounts of its own, which end with it: then nothing keeps the directory, even if the test has failed.
+    fn apart(work: impl FnOnce(&Path) + Send) {
         if !rustix::process::geteuid().is_root() {
             return;
         }
+        let dir = tempfile::tempdir().unwrap();
         let work = || {
             unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
             mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).unwrap();
-            work();
+            work(dir.path());
         };
-        std::thread::spawn(work).join().unwrap();
+        std::thread::scope(|scope| scope.spawn(work).join()).unwrap();
     }
 
     #[test]
     fn of_those_whose_clearing_panics_nobody_is_waited_for_and_the_addresses_stay_taken() {
-        apart(|| {
-            let dir = tempfile::tempdir().unwrap();
-            let networks = open(dir.path());
+        apart(|dir| {
+            let networks = open(dir);
             let all: Vec<Endpoint> = (1..=3)
                 .map(|n| networks.attach(&id(n), &AttachRequest::default()).unwrap())
                 .collect();
@@ -309,7 +309,7 @@ mod tests {
 
             // The next daemon takes back what is left of them.
             drop(networks);
-            let networks = open(dir.path());
+            let networks = open(dir);
             networks.recover(std::collections::BTreeMap::new()).unwrap();
             for (n, endpoint) in (21..).zip(&all) {
                 assert_eq!(again(&networks, n, endpoint).unwrap(), endpoint.ipv4.address);
@@ -319,9 +319,8 @@ mod tests {
 
     #[test]
     fn more_than_are_taken_together_leave_all() {
-        apart(|| {
-            let dir = tempfile::tempdir().unwrap();
-            let networks = open(dir.path());
+        apart(|dir| {
+            let networks = open(dir);
             let mut state = networks.state();
             for n in 0..u8::try_from(2 * TOGETHER + 1).unwrap() {
                 let endpoint = Endpoint {
@@ -350,7 +349,7 @@ mod tests {
             networks.settle();
             assert!(!networks.state().is_clearing);
             assert_eq!(networks.inner.endpoints.load(id(0).as_str()).unwrap(), None);
-            let records = dir.path().join("run/network/endpoints");
+            let records = dir.join("run/network/endpoints");
             assert_eq!(std::fs::read_dir(records).unwrap().count(), 0);
         });
     }
