@@ -31,6 +31,8 @@ pub struct Crozed<'scene> {
     process: RefCell<Option<Process>>,
     /// What the daemon finds in its environment besides.
     environment: RefCell<Vec<(String, String)>>,
+    /// The soft limit of open files that it is started with; `None`: this process's own.
+    open_files: Option<u32>,
 }
 
 impl<'scene> Crozed<'scene> {
@@ -90,6 +92,16 @@ impl<'scene> Crozed<'scene> {
         daemon.first_launch("")
     }
 
+    /// Starts the daemon with this soft limit of open files.
+    ///
+    /// # Errors
+    /// As [`Crozed::start`].
+    pub fn start_with_open_files(scene: &'scene Scene, soft: u32) -> Result<Self> {
+        let mut daemon = Self::placed(scene, scene.directory(), &runtime_under_test()?);
+        daemon.open_files = Some(soft);
+        daemon.first_launch("")
+    }
+
     fn begin(scene: &'scene Scene, storage: &Path, runtime: &Path, configuration: &str) -> Result<Self> {
         Self::placed(scene, storage, runtime).first_launch(configuration)
     }
@@ -105,6 +117,7 @@ impl<'scene> Crozed<'scene> {
             namespace: RefCell::new(None),
             process: RefCell::new(None),
             environment: RefCell::default(),
+            open_files: None,
         }
     }
 
@@ -214,12 +227,22 @@ impl<'scene> Crozed<'scene> {
     fn program(&self) -> Result<Command> {
         let crozed = bin("crozed")?;
         let hybrid = std::fs::read_to_string("/proc/self/mountinfo")?.contains(" /sys/fs/cgroup/unified ");
-        if !hybrid || self.runtime.file_name().is_none_or(|name| name != "crun") {
+        let plain = !hybrid || self.runtime.file_name().is_none_or(|name| name != "crun");
+        let limit = self.open_files.map(|soft| format!("ulimit -Sn {soft} && "));
+        if plain && limit.is_none() {
             return Ok(reaper::command(crozed));
         }
-        let mut command = reaper::command("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
-        command.arg("umount /sys/fs/cgroup/unified && exec \"$@\"");
+        let limit = limit.unwrap_or_default();
+        let mut command = if plain {
+            let mut command = reaper::command("sh");
+            command.args(["-c", &format!("{limit}exec \"$@\"")]);
+            command
+        } else {
+            let mut command = reaper::command("unshare");
+            command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+            command.arg(format!("umount /sys/fs/cgroup/unified && {limit}exec \"$@\""));
+            command
+        };
         command.arg("sh").arg(crozed);
         Ok(command)
     }

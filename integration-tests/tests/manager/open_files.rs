@@ -1,31 +1,17 @@
 //! How many files may be open: as many as are allowed for the daemon, as many as it was started with for containers.
 
 use anyhow::{Context, Result};
-use croze_integration_tests::Scene;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use croze_integration_tests::{Crozed, Scene};
+use rustix::process::{Resource, getrlimit};
 
 use crate::Stage;
-
-/// Sets this process's limit back: other tests may be in it, too.
-struct Back(Rlimit);
-
-impl Drop for Back {
-    fn drop(&mut self) {
-        let set = setrlimit(Resource::Nofile, self.0);
-        assert!(set.is_ok() || std::thread::panicking(), "{set:?}");
-    }
-}
 
 #[test]
 fn the_daemon_takes_what_is_allowed_and_its_containers_get_what_it_was_started_with() -> Result<()> {
     Scene::play(|scene| {
-        // The daemon is started with what this process has.
-        let before = getrlimit(Resource::Nofile);
-        let maximum = before.maximum;
-        let current = Some(1000);
-        setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
-        let _back = Back(before);
-        let Stage { daemon, image, .. } = Stage::set(scene)?;
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let daemon = Crozed::start_with_open_files(scene, 1000)?;
+        let Stage { daemon, image, .. } = Stage::around(scene, daemon)?;
         let pid = daemon.daemon_pid().context("it runs")?;
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
         let line = limits.lines().find(|line| line.starts_with("Max open files"));

@@ -48,10 +48,8 @@ pub(crate) async fn launch(settings: &Settings, launch: &Launch) -> Result<(), C
         .kill_on_drop(false)
         .spawn()
         .map_err(ContainersError::file("execute the shim", &settings.shim))?;
-    // It does nothing before it is told what, and what it starts then are containers: they get what the daemon was started with.
-    if let Some(pid) = child.id() {
-        let _dead_already = croze_sys::files::restore_limit(pid.cast_signed());
-    }
+    // It does nothing before it is told what, and what it starts then are containers.
+    restore_open_files(&child, &launch.container_id);
     let answer = timeout(CREATE, converse(&mut child, launch)).await;
     let result = match answer {
         Ok(result) => result,
@@ -72,6 +70,21 @@ pub(crate) async fn launch(settings: &Settings, launch: &Launch) -> Result<(), C
         delete(settings, &launch.container_id).await;
     }
     result
+}
+
+/// Gives a child the limit of open files that the daemon was started with.
+fn restore_open_files(child: &tokio::process::Child, container: &str) {
+    let Some(pid) = child.id() else {
+        return;
+    };
+    match croze_sys::files::restore_limit(pid.cast_signed()) {
+        Ok(()) => {}
+        // Dead already.
+        Err(error) if error.errno == croze_sys::Errno::SRCH => {}
+        Err(error) => {
+            tracing::warn!(container, %error, "it gets the daemon's own limit of open files, which is higher than the one that containers get");
+        }
+    }
 }
 
 async fn converse(child: &mut tokio::process::Child, launch: &Launch) -> Result<(), ContainersError> {
@@ -119,9 +132,7 @@ pub(crate) async fn delete(settings: &Settings, id: &str) {
     let call = async {
         let mut child = call?;
         // For the hooks that it calls.
-        if let Some(pid) = child.id() {
-            let _dead_already = croze_sys::files::restore_limit(pid.cast_signed());
-        }
+        restore_open_files(&child, id);
         child.wait().await
     };
     match timeout(DELETE, call).await {

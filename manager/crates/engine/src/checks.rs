@@ -314,7 +314,7 @@ impl HostFacts {
         let detail = format!("{} for the daemon", self.open_files);
         if self.open_files < ENOUGH_FILES {
             return HostCheck::new("open files", Verdict::Partly, detail)
-                .hint(format!("enough for some hundred containers; LimitNOFILE={ENOUGH_FILES} or more in the service lifts it"));
+                .hint(format!("enough for some hundred containers; LimitNOFILE=1024:{ENOUGH_FILES} or more in the service lifts it"));
         }
         HostCheck::new("open files", Verdict::Ok, detail)
     }
@@ -379,6 +379,20 @@ mod tests {
             root: "/var/lib/croze".into(),
             ..HostFacts::default()
         }
+    }
+
+    /// Else every container would get the daemon's many, or the daemon only the containers' few.
+    #[test]
+    fn the_packaged_service_has_a_low_limit_of_open_files_and_a_high_one() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../../packaging/systemd/croze.service"
+        );
+        let unit = fs::read_to_string(path).unwrap();
+        let limit = unit.lines().find_map(|line| line.strip_prefix("LimitNOFILE="));
+        let (soft, hard) = limit.unwrap().split_once(':').unwrap();
+        assert_eq!(soft, "1024");
+        assert!(hard.parse::<u64>().unwrap() >= ENOUGH_FILES, "{hard}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ impl Engine {
         let (snapshots, id, path) = (self.snapshots().clone(), id.clone(), self.rootfs(id));
         blocking(move || {
             if is_mounted(&path)? {
+                // A daemon that was killed in between has mounted it without its limits.
+                snapshots.keep_limits(id.as_str())?;
                 return Ok(path);
             }
             // It is forgotten at boot.

@@ -61,7 +61,7 @@ impl Snapshots {
     /// files.
     ///
     /// # Errors
-    /// As [`Snapshots::prepare`]; for a limit as [`Snapshots::can_limit`].
+    /// As [`Snapshots::prepare`]; for a limit as [`Snapshots::can_limit`], and `InvalidArgument` if a copy takes more than it may.
     pub fn prepare_when(
         &self,
         id: &str,
@@ -124,6 +124,9 @@ impl Snapshots {
         };
         if snapshotter == Snapshotter::Copy {
             self.fill(&upper, &layers)?;
+            if let Some(quota) = &record.quota {
+                self.check_room(id, quota)?;
+            }
             if durable == Durable::Now {
                 self.sync_tree(&upper)?;
             }

@@ -93,6 +93,20 @@ pub(crate) enum SnapshotError {
         /// How it gets it.
         advice: String,
     },
+    /// The image's files alone take more than the copy may.
+    #[error(
+        "the limit of snapshot {id} is less than its copy of the image takes: {limit} {what} are allowed, {taken} are taken"
+    )]
+    TooLarge {
+        /// The snapshot.
+        id: String,
+        /// What is counted: bytes or inodes.
+        what: &'static str,
+        /// How much the copy takes.
+        taken: u64,
+        /// How much it may take.
+        limit: u64,
+    },
     /// Every project id is somebody's.
     #[error("the file system has no project id left of the {count} that limits are made with")]
     NoProject {
@@ -165,6 +179,12 @@ impl From<SnapshotError> for Error {
             S::Exists { .. } => (ErrorKind::AlreadyExists, None),
             S::Missing { .. } => (ErrorKind::NotFound, None),
             S::NoQuota { .. } => (ErrorKind::Unsupported, None),
+            S::TooLarge { .. } => (
+                ErrorKind::InvalidArgument,
+                Some(
+                    "without overlayfs a container is a copy of its image, which its limit counts: allow it that, and what it shall write",
+                ),
+            ),
             S::NoProject { .. } => (
                 ErrorKind::ResourceExhausted,
                 Some("remove containers that have a limit"),

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use croze_model::Result;
+use croze_sys::Errno;
 use croze_sys::quota::{self, Account, Limits, Place, Project, State};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -151,17 +152,28 @@ impl Snapshots {
     }
 
     fn enforced(&self) -> std::result::Result<(), SnapshotError> {
-        let state = self.ask(ASK, quota::state)?;
-        if state == State::Enforced {
-            return Ok(());
-        }
+        let (state, is_nodev) = match self.ask(ASK, quota::state) {
+            Ok(State::Enforced) => return Ok(()),
+            Ok(state) => (state, false),
+            // A kernel that is asked by a device file opens none below a mount that is `nodev`.
+            Err(SnapshotError::File { source, .. })
+                if source.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) =>
+            {
+                (State::Off, true)
+            }
+            Err(error) => return Err(error),
+        };
         let root = self.dir("active");
         let mounted = fs::read_to_string("/proc/thread-self/mountinfo")
             .ok()
             .and_then(|table| Mounted::find(&table, &root.canonicalize().unwrap_or_else(|_| root.clone())))
             .unwrap_or_default();
         let kernel_has = ["/proc/sys/fs/quota", "/proc/fs/xfs/xqmstat"].map(|path| Path::new(path).exists());
-        let (lacks, advice) = mounted.lack(state, kernel_has);
+        let (lacks, advice) = if is_nodev {
+            mounted.lack_of_devices()
+        } else {
+            mounted.lack(state, kernel_has)
+        };
         Err(SnapshotError::NoQuota {
             place: mounted.describe(),
             lacks,
@@ -243,6 +255,41 @@ impl Snapshots {
             Some(quota) => self.set_limits(quota.project, quota.limit),
             None => Ok(()),
         }
+    }
+
+    /// Puts the limits of a snapshot that is mounted already in force, whether they are or not.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none of this id; as [`Snapshots::can_limit`] if it has a limit.
+    pub fn keep_limits(&self, id: &str) -> Result<()> {
+        let record = self.load_snapshot(id)?;
+        if record.quota.is_some() {
+            self.enforced()?;
+            self.enforce(&record)?;
+        }
+        Ok(())
+    }
+
+    /// Whether what was put into a new snapshot leaves it under its limits.
+    pub(crate) fn check_room(&self, id: &str, quota: &Quota) -> std::result::Result<(), SnapshotError> {
+        let Account { bytes, inodes, .. } = self.account(quota.project)?;
+        let Limit {
+            bytes: most,
+            inodes: most_inodes,
+        } = quota.limit;
+        let (what, taken, limit) = if let Some(most) = most.filter(|&most| most < bytes) {
+            ("bytes", bytes, most)
+        } else if let Some(most) = most_inodes.filter(|&most| most < inodes) {
+            ("inodes", inodes, most)
+        } else {
+            return Ok(());
+        };
+        Err(SnapshotError::TooLarge {
+            id: id.to_owned(),
+            what,
+            taken,
+            limit,
+        })
     }
 
     /// Mounts a snapshot, without its limits: overlayfs makes a directory when it is mounted, which one that has taken all it may could not have.
@@ -399,6 +446,16 @@ impl Mounted {
             self.kind,
             self.source,
             self.point.display()
+        )
+    }
+
+    /// What it lacks where no device file may be used, and how it gets that.
+    fn lack_of_devices(&self) -> (String, String) {
+        let point = self.point.display();
+        (
+            "it is mounted nodev, and a kernel before Linux 5.14 is asked for quotas by a device file"
+                .to_owned(),
+            format!("mount -o remount,dev {point} (and in /etc/fstab), or boot a newer kernel"),
         )
     }
 

@@ -83,6 +83,11 @@ fn what_a_file_system_lacks_is_said_with_what_to_do() {
         assert!(said.contains(lacks), "{kind} {state:?}: {said}");
         assert!(hint.contains(advice), "{kind} {state:?}: {hint}");
     }
+    let (said, hint) = mounted("ext4").lack_of_devices();
+    assert!(
+        said.contains("nodev") && hint.contains("remount,dev /data"),
+        "{said} {hint}"
+    );
 }
 
 #[test]
@@ -268,6 +273,11 @@ fn limits_hold(disk: &Disk, snapshotter: Snapshotter) {
     assert_eq!(by_device, account);
     assert_eq!(store.ask_device(ASK, quota::state).unwrap(), State::Enforced);
 
+    hold_again(&store, &record);
+    if snapshotter == Snapshotter::Copy {
+        is_refused_below_its_image(&store);
+    }
+
     // The limit is what a program sees, and what it meets.
     limited.mounted("c", |at| {
         let seen = rustix::fs::statvfs(at).unwrap();
@@ -337,6 +347,46 @@ fn limits_hold(disk: &Disk, snapshotter: Snapshotter) {
         is_given_back(&again, id, quota);
     }
     assert_eq!(fs::read_dir(store.dir("staging")).unwrap().count(), 0);
+}
+
+/// Limits that were taken away are there again when it is asked for.
+fn hold_again(store: &Snapshots, record: &SnapshotRecord) {
+    let project = record.quota.as_ref().unwrap().project;
+    let account = store.account(project).unwrap();
+    store.lift(record);
+    assert_eq!(store.account(project).unwrap().limits, Account::default().limits);
+    store.keep_limits(&record.id).unwrap();
+    assert_eq!(store.account(project).unwrap(), account);
+}
+
+/// A copy that takes all it may would have no room for what it shall do, or not even for itself.
+fn is_refused_below_its_image(store: &Snapshots) {
+    let staged = store.stage_layer().unwrap();
+    fs::write(staged.tree().join("large"), vec![1; 2 << 20]).unwrap();
+    let key = croze_model::Digest::of(b"large");
+    let layer = crate::LayerRecord {
+        key,
+        diff_id: key,
+        size: 1,
+        implicit: Vec::new(),
+        opaque_root: false,
+    };
+    store.commit_layer(staged, &layer).unwrap();
+    let limit = |bytes, inodes| Limit { bytes, inodes };
+    for (limit, said) in [
+        (limit(Some(MIB), None), "1048576 bytes are allowed, 2"),
+        (limit(Some(8 * MIB), Some(2)), "2 inodes are allowed, 3 are taken"),
+    ] {
+        let error = store.prepare_when("e", &[key], limit, Durable::Now).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.one_line().contains(said), "{}", error.one_line());
+        assert!(!store.dir("active").join("e").exists());
+    }
+    store
+        .prepare_when("e", &[key], limit(Some(3 * MIB), Some(3)), Durable::Now)
+        .unwrap();
+    store.remove("e").unwrap();
+    store.remove_layer(&key).unwrap();
 }
 
 /// Nothing is known of a project when its snapshot was removed.

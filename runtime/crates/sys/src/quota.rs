@@ -186,10 +186,10 @@ pub fn takes_descriptors() -> bool {
     Error::check("quotactl_fd", result).is_err_and(|error| error.errno == Errno::BADF)
 }
 
-/// How far the file system has project quotas. One that has no quotas at all, and a kernel without them, are [`State::Off`].
+/// How far the file system has project quotas. One that has no quotas at all, or lies on no device, and a kernel without them, are [`State::Off`].
 ///
 /// # Errors
-/// What `quotactl` says of a device that cannot be used: `ENOTBLK`, `EACCES`, `ENODEV`.
+/// What `quotactl` says of a device that cannot be used: `EACCES` below a mount with `nodev`.
 pub fn state(place: Place<'_>) -> Result<State> {
     let mut state = QuotaState {
         version: 1,
@@ -197,10 +197,11 @@ pub fn state(place: Place<'_>) -> Result<State> {
     };
     match call(place, Request::State(&mut state), 0) {
         Ok(()) => {}
-        // No quota is on; the file system has none, or none of projects; nor has the kernel.
-        Err(error) if matches!(error.errno, Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => {
-            return Ok(State::Off);
-        }
+        // No quota is on; the file system has none, or none of projects; nor has the kernel; its device's number is none that anything is mounted from.
+        Err(Error {
+            errno: Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::NODEV | Errno::NOTBLK,
+            ..
+        }) => return Ok(State::Off),
         Err(error) => return Err(error),
     }
     Ok(if state.flags & FS_QUOTA_PDQ_ENFD != 0 {
@@ -313,10 +314,9 @@ mod tests {
         if takes_descriptors() {
             assert_eq!(state(Place::Of(proc.as_fd())), Ok(State::Off));
         }
-        assert_eq!(
-            state(Place::Device(Path::new("/dev/null"))).unwrap_err().errno,
-            Errno::NOTBLK
-        );
+        let null = Place::Device(Path::new("/dev/null"));
+        assert_eq!(state(null), Ok(State::Off));
+        assert_eq!(account(null, 1).unwrap_err().errno, Errno::NOTBLK);
         assert_eq!(project_of(&proc).unwrap_err().call, "ioctl(FS_IOC_FSGETXATTR)");
     }
 }
