@@ -283,7 +283,7 @@ impl FlightTask {
                 ) => {
                     tracing::warn!(
                         blob = %self.layer.blob, mirror = suspect, error = %error.one_line(),
-                        "a mirror served something else, the next source is asked"
+                        "a mirror may have served something else, the next source is asked"
                     );
                     suspects.push(suspect);
                 }
@@ -327,15 +327,21 @@ impl FlightTask {
     }
 
     /// Downloads into the channel, from none of the suspects. Returns whom to suspect should the content be another. That nobody listens any
-    /// more is no error here: the listener has one.
+    /// more ends it at once, however silent the source is, and is no error here: the listener has one.
     async fn fetch(&self, pieces: mpsc::Sender<Bytes>, suspects: &[String]) -> Result<Option<String>> {
         let (blob, size) = (&self.layer.blob, self.layer.blob_size);
-        let mut blob = self
-            .registry
-            .blob_except(&self.reference, blob, size, suspects)
-            .await?;
+        let opening = self.registry.blob_except(&self.reference, blob, size, suspects);
+        let mut blob = tokio::select! {
+            opened = opening => opened?,
+            () = pieces.closed() => return Ok(None),
+        };
         let mut received = 0;
-        while let Some(piece) = blob.next().await? {
+        loop {
+            let piece = tokio::select! {
+                piece = blob.next() => piece?,
+                () = pieces.closed() => return Ok(blob.suspect()),
+            };
+            let Some(piece) = piece else { break };
             received += piece.len() as u64;
             if pieces.send(piece).await.is_err() {
                 return Ok(blob.suspect());

@@ -384,3 +384,35 @@ async fn damage_that_looks_like_something_unsupported_is_the_sources() {
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{}", error.one_line());
     assert_eq!(world.asked(&unsupported), 0);
 }
+
+#[tokio::test]
+async fn what_this_host_fails_at_ends_a_download_that_nothing_comes_of() {
+    let one = layer(&[("f", &"content".repeat(1000))]);
+    let whole = Reply::new(200, one.blob.clone());
+    let mute = Reply {
+        mute: true,
+        ..whole.clone()
+    };
+    let stalls = Reply {
+        cut: Some(10),
+        stalls: true,
+        ..whole
+    };
+    for (what, reply) in [("no answer", mute), ("no more", stalls)] {
+        let world = World::new().await;
+        world.image("a/b", "1", std::slice::from_ref(&one));
+        let path = format!("/v2/a/b/blobs/{}", Digest::of(&one.blob));
+        world.serve(path, reply);
+        let staging = world.root.path().join("snapshots/staging");
+        fs::remove_dir(&staging).unwrap();
+        fs::write(&staging, "no directory").unwrap();
+        // A silent registry is waited for for a minute, four times.
+        let pull = tokio::time::timeout(std::time::Duration::from_secs(40), world.pull("a/b:1"));
+        let error = pull.await.expect(what).unwrap_err();
+        assert!(
+            error.one_line().contains("staging"),
+            "{what}: {}",
+            error.one_line()
+        );
+    }
+}
