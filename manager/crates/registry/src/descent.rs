@@ -30,6 +30,8 @@ pub(crate) struct Descent<'a> {
     nested: Vec<Descriptor>,
     /// Manifests of which the config says what they are for, the first last.
     unnamed: Vec<Descriptor>,
+    /// Why the first of those that are named and not there is not.
+    missing: Option<RegistryError>,
     /// How many entries were followed.
     steps: usize,
     /// The platforms that were seen, the first [`MAX_LISTED`] of them.
@@ -42,7 +44,7 @@ pub(crate) struct Descent<'a> {
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) entry: Descriptor,
-    /// It is looked at for something better than what is known already.
+    /// There is something else to look at without it.
     pub(crate) may_be_missing: bool,
 }
 
@@ -53,6 +55,7 @@ impl<'a> Descent<'a> {
             fitting: Vec::new(),
             nested: Vec::new(),
             unnamed: Vec::new(),
+            missing: None,
             steps: 0,
             available: Vec::new(),
             has_more: false,
@@ -84,6 +87,11 @@ impl<'a> Descent<'a> {
         }
     }
 
+    /// What was to be looked at is not there. It may have had the platform: if nothing else has it, that is the error.
+    pub(crate) fn lacks(&mut self, error: RegistryError) {
+        self.missing.get_or_insert(error);
+    }
+
     fn list(&mut self, platform: &Platform) {
         // The registry's words: one line of plain text, and not much of it.
         let text: String = platform.to_string().chars().take(LONGEST_LISTED).collect();
@@ -99,7 +107,8 @@ impl<'a> Descent<'a> {
     /// What to look at next.
     ///
     /// # Errors
-    /// [`RegistryError::NoPlatform`] if nothing is left, [`RegistryError::TooManyIndexes`] if it is too far away.
+    /// [`RegistryError::NoPlatform`] if nothing is left, or what [`Descent::lacks`] was told; [`RegistryError::TooManyIndexes`] if it is too
+    /// far away.
     pub(crate) fn next(&mut self, what: &str) -> Result<Step, RegistryError> {
         self.steps += 1;
         let exact = self.best().filter(|&at| self.fitting[at].0 == 0);
@@ -109,10 +118,10 @@ impl<'a> Descent<'a> {
             && may_search
             && let Some(entry) = self.nested.pop()
         {
-            let may_be_missing = !self.fitting.is_empty();
+            let is_all = self.fitting.is_empty() && self.nested.is_empty() && self.unnamed.is_empty();
             return Ok(Step {
                 entry,
-                may_be_missing,
+                may_be_missing: !is_all,
             });
         }
         let found = match exact.or_else(|| self.best()) {
@@ -126,7 +135,7 @@ impl<'a> Descent<'a> {
                 may_be_missing: false,
             }),
             None if !self.nested.is_empty() => Err(self.too_many(what)),
-            None => Err(self.no_platform(what)),
+            None => Err(self.missing.take().unwrap_or_else(|| self.no_platform(what))),
         }
     }
 
@@ -248,6 +257,10 @@ mod tests {
         }
         let (followed, _) = follow("linux/amd64", &[&["1 linux/386", "2 index"]]);
         assert_eq!(followed, [(2, true), (1, false)], "who has 1 does without 2");
+        let (followed, _) = follow("linux/amd64", &[&["1 index", "2 index"], &["3 manifest"]]);
+        assert_eq!(followed, [(1, true), (2, true), (3, false)]);
+        let (followed, _) = follow("linux/amd64", &[&["1 index"]]);
+        assert_eq!(followed, [(1, false)], "there is nothing else");
     }
 
     #[test]

@@ -111,6 +111,33 @@ async fn indexes_in_indexes_are_searched() {
 }
 
 #[tokio::test]
+async fn an_index_that_is_not_there_hides_no_other() {
+    let absent = |documents: &mut Documents| {
+        let other = on(&documents.manifest("absent"), "linux/amd64");
+        let entry = documents.index(&[other]) + "}";
+        documents.served.remove(&documents.last);
+        entry
+    };
+    let mut documents = Documents::default();
+    let missing = absent(&mut documents);
+    let amd = on(&documents.manifest("amd"), "linux/amd64");
+    let inner = documents.index(&[amd]) + "}";
+    documents.index(&[missing, inner]);
+    let resolved = documents.resolve("linux/amd64").await.unwrap();
+    assert_eq!(config(&resolved), Digest::of(b"amd").to_string());
+
+    // It may have had what the others do not have.
+    let mut documents = Documents::default();
+    let missing = absent(&mut documents);
+    let arm = on(&documents.manifest("arm"), "linux/arm64");
+    let inner = documents.index(&[arm]) + "}";
+    documents.index(&[missing, inner]);
+    let error = documents.resolve("linux/amd64").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.what().contains("with digest"), "{}", error.what());
+}
+
+#[tokio::test]
 async fn indexes_without_end_are_given_up() {
     let mut documents = Documents::default();
     let mut entry = on(&documents.manifest("deep"), "linux/amd64");

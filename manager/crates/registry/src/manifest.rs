@@ -150,8 +150,10 @@ impl Registry {
             let (exact, promised) = (reference.with_digest(digest), Some((digest, "the index")));
             let size = Some(step.entry.size());
             match self.whole_document(endpoint, &exact, what, promised, size).await {
-                // A copy of an index need not have all that the index names: there is an image without this one.
-                Err(RegistryError::UnknownImage { .. }) if step.may_be_missing => {}
+                // A copy of an index need not have all that the index names: there may be an image without this one.
+                Err(error @ RegistryError::UnknownImage { .. }) if step.may_be_missing => {
+                    descent.lacks(error);
+                }
                 read => return read,
             }
         }
