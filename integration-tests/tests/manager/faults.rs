@@ -529,12 +529,13 @@ fn nobody_waits_for_a_mirror_that_is_busy_or_silent() -> Result<()> {
         ))?;
         daemon.launch()?;
         let image = stage.registry.reference("app:1");
-        for fault in [
-            status(429, "Retry-After: 60\r\n"),
-            status(503, ""),
-            Fault::Late(Duration::from_mins(2)),
+        let rest = Duration::from_secs(30);
+        for (fault, rest) in [
+            (status(429, "Retry-After: 120\r\n"), Duration::from_mins(2)),
+            (status(503, ""), rest),
+            (Fault::Late(Duration::from_mins(2)), rest),
         ] {
-            // What it waits for by itself is silence, and for that a quarter of the minute that the mirror asks for.
+            // What it waits for by itself is silence, and for that an eighth of the time that the mirror asks for.
             proxy.obey(&[Rule::always("/", fault.clone())]);
             let begun = Instant::now();
             daemon.ok(&["pull", &image])?;
@@ -544,8 +545,10 @@ fn nobody_waits_for_a_mirror_that_is_busy_or_silent() -> Result<()> {
             // Not for each layer again, and not by the next pull.
             daemon.ok(&["rmi", &image])?;
             daemon.ok(&["pull", &image])?;
+            // Unless this machine took so long that the rest was over meanwhile.
             let answered = proxy.answered();
-            ensure!(answered.len() == 1, "{fault:?}: {answered:?}");
+            let in_time = begun.elapsed() < rest;
+            ensure!(answered.len() == 1 || !in_time, "{fault:?}: {answered:?}");
             daemon.ok(&["rmi", &image])?;
             // Another daemon knows nothing of it.
             daemon.stop()?;
