@@ -275,9 +275,18 @@ impl Registry {
                 self.refused(endpoint, reason)
             });
         }
-        let body = small_body(&mut response, self.if_none_follows(TOKEN_TIME)).await;
-        serde_json::from_slice(&body)
-            .map_err(|_| cannot_ask(endpoint, "its token server's answer is malformed"))
+        let (begun, time) = (Instant::now(), self.if_none_follows(TOKEN_TIME));
+        let body = small_body(&mut response, time).await;
+        serde_json::from_slice(&body).map_err(|_| {
+            if begun.elapsed() < time {
+                return cannot_ask(endpoint, "its token server's answer is malformed");
+            }
+            RegistryError::Slow {
+                what: format!("the token for registry {}", endpoint.registry),
+                address: realm.origin().ascii_serialization(),
+                seconds: time.as_secs(),
+            }
+        })
     }
 
     /// Gets a token for an identity token (RFC 6749, section 6). A redirect is not followed: the token is in the body.

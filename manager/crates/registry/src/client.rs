@@ -38,7 +38,7 @@ enum Next {
     /// Nobody: it is worth waiting for.
     #[default]
     Nobody,
-    /// Another source of the image: nothing is tried twice, and nothing waited for.
+    /// Another source of the image: nothing is waited for, and nothing tried twice but a connection that breaks before its answer.
     Another,
 }
 
@@ -220,24 +220,12 @@ impl Registry {
         let mut waited = Duration::ZERO;
         loop {
             let answer = self.once(endpoint, address, ask).await;
-            let pause = match &answer {
-                Ok(response) => {
-                    let status = response.status();
-                    // A signed address that the registry sent us to may have expired: the registry signs a new one.
-                    let expired = is_refusal(status) && !is_the_registrys(endpoint, response);
-                    (retry::is_busy(status) || expired).then(|| self.pause(attempt))
-                }
-                Err(RegistryError::TooBusy { wait, .. }) => {
-                    (*wait <= LONGEST_ASKED).then(|| retry::spread(*wait, retry::chance()))
-                }
-                Err(RegistryError::TokenServer { .. }) => Some(self.pause(attempt)),
-                // A refused connection or an unknown host will not get better in a second; a broken one may.
-                Err(RegistryError::Unreachable { source, .. }) if !source.is_connect() => {
-                    Some(self.pause(attempt))
-                }
-                Err(_) => None,
+            let pause = if self.has_another() {
+                (attempt == 1 && broke_unanswered(&answer)).then_some(Duration::ZERO)
+            } else {
+                self.pause_after(endpoint, &answer, attempt)
             };
-            let Some(pause) = pause.filter(|_| attempt < ATTEMPTS && !self.has_another()) else {
+            let Some(pause) = pause.filter(|_| attempt < ATTEMPTS) else {
                 return self.answer_or_error(endpoint, address, answer?).await;
             };
             tracing::debug!(
@@ -253,6 +241,32 @@ impl Registry {
                 }) if waited < LONGEST_ASKED * ATTEMPTS => waited += pause,
                 _ => attempt += 1,
             }
+        }
+    }
+
+    /// How long to wait after an answer that may be a better one the next time.
+    fn pause_after(
+        &self,
+        endpoint: &Endpoint,
+        answer: &Result<Response, RegistryError>,
+        attempt: u32,
+    ) -> Option<Duration> {
+        match answer {
+            Ok(response) => {
+                let status = response.status();
+                // A signed address that the registry sent us to may have expired: the registry signs a new one.
+                let expired = is_refusal(status) && !is_the_registrys(endpoint, response);
+                (retry::is_busy(status) || expired).then(|| self.pause(attempt))
+            }
+            Err(RegistryError::TooBusy { wait, .. }) => {
+                (*wait <= LONGEST_ASKED).then(|| retry::spread(*wait, retry::chance()))
+            }
+            Err(RegistryError::TokenServer { .. }) => Some(self.pause(attempt)),
+            // A refused connection or an unknown host will not get better in a second; a broken one may.
+            Err(RegistryError::Unreachable { source, .. }) if !source.is_connect() => {
+                Some(self.pause(attempt))
+            }
+            Err(_) => None,
         }
     }
 
@@ -457,6 +471,13 @@ impl Registry {
             said: in_brackets(said),
         })
     }
+}
+
+/// Whether a connection that was there broke before its answer came: one that was kept from an earlier request may have been closed by then,
+/// and nothing of that is the server's fault.
+fn broke_unanswered(answer: &Result<Response, RegistryError>) -> bool {
+    matches!(answer, Err(RegistryError::Unreachable { source, .. })
+        if source.is_request() && !source.is_connect() && !source.is_timeout())
 }
 
 fn too_busy(endpoint: &Endpoint, address: &str, wait: Duration, told: Told, closed: Closed) -> RegistryError {

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A rest begins when the failure ends, however long that took. Failures of several layers at once are one failure. It holds for one client
-//! and those who ask as the same user: a mirror that limits anonymous users may let others in.
+//! and those who ask with the same credentials: a mirror that limits anonymous users may let others in, and one that does not accept a
+//! password takes the next.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

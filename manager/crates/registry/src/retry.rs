@@ -6,7 +6,8 @@
 //! | says with it when to come back (`Retry-After`, seconds or a date) | until then nobody asks it who was told so, but for [`LONGEST_BELIEVED`] at most; longer than [`LONGEST_ASKED`] nobody waits: that is an error that says so |
 //! | does not say when | a wait that doubles, between [`FIRST_WAIT`] and [`LONGEST_WAIT`], the half of it by chance: those who failed together do not come back together |
 //!
-//! Where another source of the image follows, nobody waits and nothing is tried again: it is asked instead ([`crate::sources`]).
+//! Where another source of the image follows, nobody waits and nothing is tried again, but for a connection that broke before its answer, once
+//! and at once: the other one is asked instead ([`crate::sources`]).
 //!
 //! Everything here is decided from facts that are given; who waits is [`crate::client`].
 

@@ -13,8 +13,8 @@
 //! - Whatever is wrong with a source (no answer, no such image, no access, damaged content), the next one is asked. If all fail, the error has
 //!   each one's reason; its kind and its advice are those of the last, the registry itself.
 //! - What one source began to send another one may finish: blobs are named by their digests.
-//! - As long as another source follows nothing is tried twice, and nobody waits for long: not for a mirror that says when to come back, and
-//!   15 seconds for one that is silent.
+//! - As long as another source follows nothing is tried twice, but for a connection that breaks; and nobody waits for long: not for a mirror
+//!   that says when to come back, and 15 seconds for one that is silent.
 //! - A mirror that fails by itself, and not for one image only, is passed over for a while ([`crate::resting`]), so that not every layer waits
 //!   for it again.
 
@@ -198,7 +198,7 @@ impl Tried {
 }
 
 /// Whether a failure says that the mirror is better left alone for a while, and for how long it asked. What is wrong with one image, one
-/// answer or one connection says nothing about the next.
+/// answer or one connection says nothing about the next; but a connection that broke before its answer was the second in a row.
 fn rest_after(error: &RegistryError) -> Option<Duration> {
     use RegistryError as R;
     match error {
@@ -208,6 +208,8 @@ fn rest_after(error: &RegistryError) -> Option<Duration> {
             (!began_well).then_some(Duration::ZERO)
         }
         R::Silent { .. } | R::Slow { .. } | R::TooSlow { .. } | R::TokenServer { .. } => Some(Duration::ZERO),
+        // Each layer would show the wrong password again, until the account is locked. Other credentials are not concerned.
+        R::WrongCredentials { .. } => Some(Duration::ZERO),
         R::Status { status, .. } => {
             let is_its_own = ["429", "502", "503", "504"]
                 .iter()

@@ -178,17 +178,15 @@ async fn a_mirror_that_cannot_be_reached_is_passed_over_for_a_while() {
 
 #[tokio::test]
 async fn nobody_waits_for_a_mirror_that_wants_to_be_left_alone_or_is_silent() {
-    let silence = Duration::from_millis(500);
+    // Longer than a busy machine takes to answer.
+    let silence = Duration::from_secs(2);
     let mute = || Reply {
         mute: true,
         ..Reply::default()
     };
-    let silent_token_server = |request: &Request| {
+    let token_server = |request: &Request, token: &Reply| {
         if request.path.starts_with("/token") {
-            return Reply {
-                mute: true,
-                ..Reply::default()
-            };
+            return token.clone();
         }
         let realm = format!("http://{}/token", request.header("host").unwrap());
         Reply::new(401, "").with("WWW-Authenticate", format!("Bearer realm=\"{realm}\""))
@@ -219,7 +217,20 @@ async fn nobody_waits_for_a_mirror_that_wants_to_be_left_alone_or_is_silent() {
         ),
         (
             "a silent token server",
-            Server::start(silent_token_server).await,
+            Server::start(move |request| token_server(request, &mute())).await,
+            2,
+        ),
+        (
+            "a token that stalls",
+            Server::start(move |request| {
+                let token = Reply {
+                    cut: Some(10),
+                    stalls: true,
+                    ..Reply::new(200, r#"{"token":"secret"}"#)
+                };
+                token_server(request, &token)
+            })
+            .await,
             2,
         ),
     ] {
@@ -267,6 +278,67 @@ async fn what_is_wrong_with_one_answer_passes_over_no_mirror() {
         assert_eq!(mirror.requests().len(), 2, "{name}: one try each time");
         assert_eq!(passed_over(&registry, &mirror), None, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_before_its_answer_is_made_once_more() {
+    for (name, breaks, asked, from_own) in [("once", 1, 2, 0), ("always", usize::MAX, 2, 1)] {
+        let count = AtomicUsize::new(0);
+        let mirror = Server::start(move |_| Reply {
+            hangs_up: count.fetch_add(1, Ordering::Relaxed) < breaks,
+            ..manifest()
+        })
+        .await;
+        let own = good().await;
+        let registry = registry(&own, &[mirror.address.to_string()]);
+        resolve(&registry, &own).await.unwrap();
+        assert_eq!(mirror.requests().len(), asked, "{name}");
+        assert_eq!(own.requests().len(), from_own, "{name}");
+        let rests = passed_over(&registry, &mirror).is_some();
+        assert_eq!(rests, from_own > 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_is_shown_a_wrong_password_once() {
+    // `mirror:right`
+    let right = "Basic bWlycm9yOnJpZ2h0";
+    let mirror = Server::start(move |request: &Request| match request.header("authorization") {
+        Some(shown) if shown == right => manifest(),
+        _ => Reply::new(401, "{}").with("WWW-Authenticate", "Basic realm=\"x\""),
+    })
+    .await;
+    let own = good().await;
+    let name = mirror.address.to_string();
+    let registry = registry(&own, std::slice::from_ref(&name));
+    let showing = |password: &str| {
+        let credentials = Credentials::Password {
+            username: "mirror".to_owned(),
+            password: Secret::new(password),
+        };
+        registry.showing_mirrors(BTreeMap::from([(name.clone(), credentials)]))
+    };
+    let wrong = showing("wrong");
+    resolve(&wrong, &own).await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(fetch(&wrong, &own).await.unwrap(), content());
+    }
+    let logins = |server: &Server| {
+        let requests = server.requests();
+        let shown = requests.iter().filter_map(|r| r.header("authorization"));
+        shown.count()
+    };
+    assert_eq!((mirror.requests().len(), logins(&mirror)), (2, 1));
+    let reasons = wrong.sources(&reference(&own)).tried.reasons;
+    assert!(
+        reasons.len() == 1 && reasons[0].contains("does not accept the password"),
+        "{reasons:?}"
+    );
+    // Who shows it something else, or nothing, is not concerned.
+    assert_eq!(passed_over(&registry, &mirror), None);
+    let before = own.requests().len();
+    resolve(&showing("right"), &own).await.unwrap();
+    assert_eq!((own.requests().len(), logins(&mirror)), (before, 2));
 }
 
 #[tokio::test]

@@ -52,6 +52,8 @@ pub(crate) struct Reply {
     pub(crate) stalls: bool,
     /// Not even the head is sent: the connection is open and silent.
     pub(crate) mute: bool,
+    /// The connection is closed instead.
+    pub(crate) hangs_up: bool,
     /// The body is sent in portions of so many bytes, with a rest after each.
     pub(crate) drip: Option<(usize, Duration)>,
 }
@@ -161,7 +163,7 @@ async fn serve(stream: TcpStream, answer: Arc<Answer>, seen: Arc<Mutex<Vec<Reque
     head.push_str("\r\n");
     let body = &reply.body[..reply.cut.unwrap_or(reply.body.len())];
     let sent = async {
-        if reply.mute {
+        if reply.mute || reply.hangs_up {
             return Ok(());
         }
         stream.write_all(head.as_bytes()).await?;
