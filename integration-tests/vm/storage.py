@@ -185,7 +185,7 @@ def with_quotas(bin_, kind, run_root):
         # Others have room; one that is not limited has all of it.
         check("code 0" in daemon.sh("free", WRITE % 40))
         check(kilobytes(daemon, "free") > 300 << 10)
-        # Every capability is none against an overlay's limit.
+        # Every capability is none against an overlay's limit, as long as it is written.
         daemon.ok("run", "-d", "--privileged", "--name", "strong", "--storage-opt", "size=10M", IMAGE)
         is_limited(daemon, "strong", 10)
         daemon.ok("rm", "-f", "strong")
@@ -224,6 +224,8 @@ def with_a_default(bin_, kind, run_root):
         found = [kilobytes(daemon, name) for name in ("default", "own", "none", "later")]
         check(found[:2] + found[3:] == [10 << 10, 30 << 10, 20 << 10] and found[2] > 300 << 10, found)
         is_limited(daemon, "default", 10)
+        shown = [daemon.ok("inspect", "--format", "{{json .HostConfig.StorageOpt}}", name) for name in ("default", "own", "none")]
+        check([json.loads(text) for text in shown] == [{"size": str(10 << 20)}, {"size": "30M"}, {"size": "0"}], shown)
         daemon.ok("rm", "-f", "default", "own", "none")
         daemon.ok("stop", "-t", "1", "later")
         daemon.stop()

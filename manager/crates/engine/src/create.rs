@@ -64,6 +64,7 @@ impl Engine {
 
     async fn create_to_the_end(&self, mut request: CreateRequest) -> Result<Created> {
         let limit = storage::limit_of_request(&request.options.storage_opt, self.settings().storage_limit)?;
+        storage::show_limit(&mut request.options.storage_opt, limit);
         let warnings = self.resolve_network(&mut request).await?;
         let _image_stays = self.image_gate().read().await;
         let image = self.image_to_run(&request.image).await?;

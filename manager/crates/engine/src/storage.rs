@@ -53,6 +53,16 @@ pub fn storage_limit(
     Ok(limit)
 }
 
+/// Adds the limits that hold and were not asked for, so that who looks at the container finds them: they stay its own when the daemon has others.
+pub(crate) fn show_limit(options: &mut BTreeMap<String, String>, limit: Limit) {
+    for (name, value) in [("size", limit.bytes), ("inodes", limit.inodes)] {
+        let is_said = options.keys().any(|said| said.eq_ignore_ascii_case(name));
+        if let Some(value) = value.filter(|_| !is_said) {
+            options.insert(name.to_owned(), value.to_string());
+        }
+    }
+}
+
 /// As [`storage_limit`], for a request.
 pub(crate) fn limit_of_request(options: &BTreeMap<String, String>, otherwise: Limit) -> Result<Limit> {
     storage_limit(options, otherwise)
@@ -109,7 +119,15 @@ mod tests {
         };
         for (pairs, expected) in table {
             assert_eq!(storage_limit(&map(pairs), all), Ok(expected), "{pairs:?}");
+            // What is shown means the same, whatever the daemon's limits are.
+            let mut shown = map(pairs);
+            show_limit(&mut shown, expected);
+            assert_eq!(storage_limit(&shown, Limit::default()), Ok(expected), "{pairs:?}");
+            assert!(pairs.iter().all(|(k, v)| shown[*k] == *v), "{shown:?}");
         }
+        let mut none = BTreeMap::new();
+        show_limit(&mut none, Limit::default());
+        assert!(none.is_empty());
         for (name, value, words) in [
             ("size", "ten", "such as 64m"),
             ("size", "-1", "such as 64m"),

@@ -107,10 +107,12 @@ pub(crate) enum SnapshotError {
         /// How much it may take.
         limit: u64,
     },
-    /// Every project id is somebody's.
-    #[error("the file system has no project id left of the {count} that limits are made with")]
+    /// Every project id that was drawn is somebody's.
+    #[error(
+        "no project id is free for a limit: {count} were drawn at random, and files on the file system belong to each of them"
+    )]
     NoProject {
-        /// How many there are.
+        /// How many were drawn.
         count: u32,
     },
     /// A directory does not belong to the project that its limits are those of.
@@ -187,7 +189,10 @@ impl From<SnapshotError> for Error {
             ),
             S::NoProject { .. } => (
                 ErrorKind::ResourceExhausted,
-                Some("remove containers that have a limit"),
+                Some(
+                    "so many are not used by containers: a program has given files of its own to them. Look at what it made (find DIRECTORY -exec lsattr -pd {} +; \
+                     reports of repquota -P or xfs_quota), and remove it with its container",
+                ),
             ),
             S::LostProject { .. } => (ErrorKind::Conflict, None),
             S::LayerInUse { .. } => (ErrorKind::Conflict, None),
@@ -205,8 +210,9 @@ impl From<SnapshotError> for Error {
         let told = match &error {
             S::NoQuota { advice, .. } => Some(advice.clone()),
             S::LostProject { path, project, .. } => Some(format!(
-                "files that were copied from another file system lose their project; give it back: chattr -R +P -p {project} {}",
-                path.display()
+                "files that were copied from another file system lose their project; give it back, to every file: chattr -R -p {project} {path}; \
+                 find {path} -type d -exec chattr +P {{}} + (chattr says of links and devices that it cannot, which does not matter)",
+                path = path.display()
             )),
             S::File { path, .. } if kind == ErrorKind::ResourceExhausted => {
                 Some(croze_store::full_disk_advice(path))

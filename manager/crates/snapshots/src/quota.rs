@@ -7,15 +7,16 @@
 //! ```
 //!
 //! Invariants:
-//! - An id is used by one snapshot at a time, and its record says which. In the kernel only ids of snapshots that have a record have limits: what a
-//!   crash leaves is swept with the directories.
-//! - Ids are chosen from [`FIRST`] on, where neither docker, podman nor Kubernetes look for theirs; one of which the file system knows anything
-//!   belongs to somebody else and is passed over. Two daemons on one file system begin at different places, and see each other's.
+//! - An id is used by one snapshot at a time, and its record says which.
+//! - Ids are drawn at random from [`FIRST`] on, where neither docker, podman nor Kubernetes look for theirs, so that nobody knows a neighbour's from his
+//!   own. One of which the file system knows anything belongs to somebody else and is passed over: another daemon's, or one whose limits could not be
+//!   lifted when its snapshot was removed (quotas were off, the record was damaged). Nobody sweeps these: they cost nothing but themselves.
 //! - The kernel counts and refuses. Nothing here measures anything. ext4 refuses nothing to who has `CAP_SYS_RESOURCE`: overlayfs writes without it,
-//!   whoever asks it to, but the copy of a privileged container has no limit there.
+//!   whoever asks it to, but pages that are mapped, and the copy of a privileged container, have no limit there.
 //!
 //! Not here: a defence against programs that want to evade their limit. Who owns a file may give it to another project (`FS_IOC_FSSETXATTR`), also through
-//! overlayfs, which asks the file system as whoever mounted it; no OCI seccomp rule can tell that ioctl from the others.
+//! overlayfs, which asks the file system as whoever mounted it; no OCI seccomp rule can tell that ioctl from the others. Given to no project it is not
+//! counted; given to a neighbour's it counts there, if its id can be found; a root directory that is given away does not start again.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -28,16 +29,19 @@ use croze_model::Result;
 use croze_sys::Errno;
 use croze_sys::quota::{self, Account, Limits, Place, Project, State};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::rand::GetRandomFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::error::SnapshotError;
 use crate::records::SnapshotRecord;
 use crate::store::{SNAPSHOT_FILE, Snapshots};
 
-/// The first project id of ours: "cr" and two zero bytes.
-const FIRST: u32 = 0x6372_0000;
+/// The first project id of ours.
+const FIRST: u32 = 1 << 30;
 /// How many there are.
-const IDS: u32 = 1 << 16;
+const IDS: u32 = 1 << 30;
+/// How many of them are drawn before it is given up: not by chance is each somebody's.
+const DRAWS: u32 = 1000;
 
 const ASK: &str = "ask for the project quotas of";
 
@@ -73,47 +77,40 @@ pub struct Quota {
 /// The ids that are in use, by the records or by who makes one.
 #[derive(Debug, Default)]
 pub(crate) struct Projects {
-    used: Mutex<Used>,
-}
-
-#[derive(Debug, Default)]
-struct Used {
-    ids: HashSet<u32>,
-    /// Where the next search begins, counted from [`FIRST`].
-    next: u32,
+    used: Mutex<HashSet<u32>>,
 }
 
 impl Projects {
-    fn lock(&self) -> MutexGuard<'_, Used> {
+    fn lock(&self) -> MutexGuard<'_, HashSet<u32>> {
         // Nothing panics between two changes of it.
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known when the store is opened.
-    pub(crate) fn begin(&self, root: &Path, snapshots: &[SnapshotRecord]) {
-        let mut used = self.lock();
+    pub(crate) fn begin(&self, snapshots: &[SnapshotRecord]) {
         let records = snapshots.iter().filter_map(|snapshot| snapshot.quota.as_ref());
-        used.ids.extend(records.map(|quota| quota.project));
-        // Anywhere will do, if another store begins elsewhere.
-        let own = fs::metadata(root).map_or(0, |metadata| metadata.ino());
-        used.next = u32::try_from(own.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48).unwrap_or_default();
+        self.lock().extend(records.map(|quota| quota.project));
     }
 
-    /// An id that nobody in this process has; it is the caller's from now on.
-    fn take(&self) -> Option<u32> {
-        let mut used = self.lock();
-        let start = used.next;
-        let found = (0..IDS)
-            .map(|step| start.wrapping_add(step) % IDS)
-            .find(|place| !used.ids.contains(&(FIRST + place)))?;
-        used.next = (found + 1) % IDS;
-        used.ids.insert(FIRST + found);
-        Some(FIRST + found)
+    /// Whether nobody in this process has the id; it is the caller's from now on.
+    fn take(&self, id: u32) -> bool {
+        self.lock().insert(id)
     }
 
     fn give_back(&self, id: u32) {
-        self.lock().ids.remove(&id);
+        self.lock().remove(&id);
     }
+}
+
+/// An id of ours.
+fn draw() -> std::result::Result<u32, SnapshotError> {
+    let mut bytes = [0; 4];
+    // So few bytes are given whole.
+    rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty()).map_err(SnapshotError::file(
+        "draw a project id with getrandom for",
+        Path::new("a snapshot"),
+    ))?;
+    Ok(FIRST + u32::from_ne_bytes(bytes) % IDS)
 }
 
 /// A project that a new snapshot's directories belong to. Unless the snapshot is kept the id is given back: the directories go before this does.
@@ -187,6 +184,15 @@ impl Snapshots {
         limit: Limit,
         directories: &[&Path],
     ) -> std::result::Result<Assigned<'_>, SnapshotError> {
+        self.assign_drawn(limit, directories, draw)
+    }
+
+    fn assign_drawn(
+        &self,
+        limit: Limit,
+        directories: &[&Path],
+        mut draw: impl FnMut() -> std::result::Result<u32, SnapshotError>,
+    ) -> std::result::Result<Assigned<'_>, SnapshotError> {
         let mut assigned = Assigned {
             store: self,
             quota: None,
@@ -195,28 +201,25 @@ impl Snapshots {
             return Ok(assigned);
         }
         self.enforced()?;
-        let mut passed = Vec::new();
-        let result = loop {
-            let Some(project) = self.projects().take() else {
-                break Err(SnapshotError::NoProject { count: IDS });
-            };
+        for _ in 0..DRAWS {
+            let project = draw()?;
+            if !self.projects().take(project) {
+                continue;
+            }
             match self.give(project, directories) {
                 Ok(true) => {
                     assigned.quota = Some(Quota { project, limit });
-                    break Ok(assigned);
+                    return Ok(assigned);
                 }
-                // Somebody else's. It is not looked at again in this search.
-                Ok(false) => passed.push(project),
+                // Somebody else's.
+                Ok(false) => self.projects().give_back(project),
                 Err(error) => {
-                    passed.push(project);
-                    break Err(error);
+                    self.projects().give_back(project);
+                    return Err(error);
                 }
             }
-        };
-        for project in passed {
-            self.projects().give_back(project);
         }
-        result
+        Err(SnapshotError::NoProject { count: DRAWS })
     }
 
     /// Whether the project is these directories' alone.

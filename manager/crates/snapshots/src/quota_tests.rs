@@ -17,15 +17,16 @@ const MIB: u64 = 1 << 20;
 #[test]
 fn an_id_is_used_once_and_again_when_it_was_given_back() {
     let projects = Projects::default();
-    projects.lock().next = IDS - 1;
-    let taken: Vec<u32> = (0..3).filter_map(|_| projects.take()).collect();
-    assert_eq!(taken, [FIRST + IDS - 1, FIRST, FIRST + 1]);
-    projects.give_back(FIRST);
-    assert_eq!(projects.take(), Some(FIRST + 2), "not at once");
-    while projects.take().is_some() {}
-    assert_eq!(projects.lock().ids.len(), IDS as usize);
-    projects.give_back(FIRST + 7);
-    assert_eq!(projects.take(), Some(FIRST + 7));
+    assert!(projects.take(7) && projects.take(8) && !projects.take(7));
+    projects.give_back(7);
+    assert!(projects.take(7) && !projects.take(8));
+}
+
+#[test]
+fn ids_are_drawn_from_where_nobody_else_looks_for_theirs() {
+    let drawn: HashSet<u32> = (0..100).map(|_| draw().unwrap()).collect();
+    assert!(drawn.len() > 90, "{drawn:?}");
+    assert!(drawn.iter().all(|id| id >> 30 == 1), "{drawn:?}");
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn without_a_limit_nothing_is_asked_of_the_file_system() {
     assert!(error.advice().is_some(), "{}", error.one_line());
     assert_eq!(fs::read_dir(store.dir("active")).unwrap().count(), 1);
     assert_eq!(fs::read_dir(store.dir("staging")).unwrap().count(), 0);
-    assert!(store.projects().lock().ids.is_empty());
+    assert!(store.projects().lock().is_empty());
 }
 
 /// A file system in a file; its loop device goes with the mount.
@@ -234,6 +235,9 @@ impl Limited<'_> {
 
 fn limits_hold(disk: &Disk, snapshotter: Snapshotter) {
     let root = disk.mounted.join(snapshotter.name());
+    // The host's own limit for all of it: in such a directory only what belongs to the same project may be moved.
+    fs::create_dir(&root).unwrap();
+    set(&root, 5, true);
     let store = Snapshots::open_with(&root, Some(snapshotter)).unwrap();
     store.can_limit().unwrap();
     let target = root.join("target");
@@ -247,21 +251,11 @@ fn limits_hold(disk: &Disk, snapshotter: Snapshotter) {
         inodes: Some(100),
     };
 
-    // What somebody else uses is passed over, and what is asked of the device is what is asked of the descriptor.
-    let taken = FIRST + store.projects().lock().next;
-    let foreign = root.join("foreign");
-    fs::create_dir(&foreign).unwrap();
-    quota::set_project(
-        open(&foreign).unwrap(),
-        Project {
-            id: taken,
-            inherit: false,
-        },
-    )
-    .unwrap();
+    passes_over_what_is_somebodys(&store, limit);
+    // What is asked of the device is what is asked of the descriptor.
     let record = store.prepare_when("c", &[], limit, Durable::Now).unwrap();
     let own = record.quota.clone().unwrap();
-    assert_eq!((own.project, own.limit), (taken + 1, limit));
+    assert_eq!(own.limit, limit);
     let account = store.account(own.project).unwrap();
     assert_eq!(
         (account.inodes, account.limits.bytes, account.limits.inodes),
@@ -306,8 +300,11 @@ fn limits_hold(disk: &Disk, snapshotter: Snapshotter) {
         .unwrap()
         .quota
         .unwrap();
-    assert!(other.project != own.project && other.project != taken);
-    limited.mounted("d", |at| fs::write(at.join("x"), vec![1; 16 << 20]).unwrap());
+    assert!(other.project != own.project);
+    limited.mounted("d", |at| {
+        fs::write(at.join("x"), vec![1; 16 << 20]).unwrap();
+        fs::create_dir_all(at.join("deep/er/and/deep/er")).unwrap();
+    });
     assert!(store.usage("d").unwrap().bytes >= 16 * MIB);
 
     // It holds again after a mount without quotas, in which it cannot be mounted; what was written can be read as ever.
@@ -330,15 +327,7 @@ fn limits_hold(disk: &Disk, snapshotter: Snapshotter) {
     });
 
     // Files that were copied back have no project: they are not run without a limit.
-    let upper = store.dir("active").join("c/upper");
-    quota::set_project(
-        open(&upper).unwrap(),
-        Project {
-            id: 0,
-            inherit: false,
-        },
-    )
-    .unwrap();
+    set(&store.dir("active").join("c/upper"), 0, false);
     let error = store.mount("c", &limited.target, Access::ReadWrite).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.advice().unwrap().contains("chattr"), "{:?}", error.advice());
@@ -347,6 +336,30 @@ fn limits_hold(disk: &Disk, snapshotter: Snapshotter) {
         is_given_back(&again, id, quota);
     }
     assert_eq!(fs::read_dir(store.dir("staging")).unwrap().count(), 0);
+}
+
+fn set(directory: &Path, id: u32, inherit: bool) {
+    quota::set_project(open(directory).unwrap(), Project { id, inherit }).unwrap();
+}
+
+/// Of two ids the one is taken that no file belongs to; if there is none, it is said.
+fn passes_over_what_is_somebodys(store: &Snapshots, limit: Limit) {
+    let staging = store.staging().unwrap();
+    let [foreign, own] = ["foreign", "own"].map(|name| staging.path().join(name));
+    for directory in [&foreign, &own] {
+        fs::create_dir(directory).unwrap();
+    }
+    set(&foreign, FIRST, false);
+    let mut next = FIRST..;
+    let drawn = || Ok(next.next().unwrap());
+    let assigned = store.assign_drawn(limit, &[&own], drawn).unwrap();
+    let project = assigned.quota().unwrap().project;
+    assert_eq!(project, FIRST + 1);
+    assert_eq!(quota::project_of(open(&own).unwrap()).unwrap().id, project);
+    let error = store.assign_drawn(limit, &[&foreign], || Ok(FIRST)).unwrap_err();
+    assert!(matches!(error, SnapshotError::NoProject { .. }), "{error}");
+    drop(assigned);
+    assert!(store.projects().lock().is_empty());
 }
 
 /// Limits that were taken away are there again when it is asked for.
@@ -403,7 +416,7 @@ fn is_given_back(store: &Snapshots, id: &str, quota: &Quota) {
         );
         std::thread::yield_now();
     }
-    assert!(!store.projects().lock().ids.contains(&quota.project));
+    assert!(!store.projects().lock().contains(&quota.project));
 }
 
 fn limits_of(kind: &'static str, mkfs: &[&str]) {

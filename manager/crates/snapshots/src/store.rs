@@ -106,7 +106,7 @@ impl Snapshots {
             }
         }
         let active = self.survey_active()?;
-        self.inner.projects.begin(&self.inner.root, &active.records);
+        self.inner.projects.begin(&active.records);
         for unreadable in &active.unreadable {
             // It holds what a container wrote: it is never removed without being asked for.
             tracing::warn!(path = %unreadable.path.display(), reason = unreadable.reason, "a snapshot is left alone");

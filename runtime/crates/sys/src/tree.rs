@@ -22,6 +22,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 
 use crate::path::open_same_mount;
+use crate::quota::{self, Project};
 use crate::{Errno, Error, Result};
 
 /// The names that a directory inside a removed tree gets when it is moved to the top.
@@ -123,6 +124,8 @@ fn empty_once(top: &OwnedFd, moved: &mut u64) -> Result<Pass> {
 }
 
 /// Removes an empty directory; one that is not empty is moved to `top`.
+///
+/// Where the top hands its project down nothing of another one may be moved to it (`EXDEV`): it ceases to, if that was it.
 fn remove_or_move(from: &OwnedFd, name: &OsStr, top: &OwnedFd, moved: &mut u64) -> Result<()> {
     match unlink(from, name, AtFlags::REMOVEDIR) {
         Err(error) if matches!(error.errno, Errno::NOTEMPTY | Errno::EXIST) => {}
@@ -133,10 +136,19 @@ fn remove_or_move(from: &OwnedFd, name: &OsStr, top: &OwnedFd, moved: &mut u64) 
         match rustix::fs::renameat(from, name, top, format!("{MOVED}{moved}")) {
             // The tree has such a name itself: the next one.
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
+            Err(Errno::XDEV) if inherits_no_more(top) => {}
             Err(errno) => return Err(Error::new("renameat", errno)),
             Ok(()) => return Ok(()),
         }
     }
+}
+
+/// Whether a directory has given its project to what came into it until now.
+fn inherits_no_more(dir: &OwnedFd) -> bool {
+    quota::project_of(dir).is_ok_and(|project| {
+        let inherit = false;
+        project.inherit && quota::set_project(dir, Project { inherit, ..project }).is_ok()
+    })
 }
 
 /// Removes what is no directory; opens what is one. `None` if nothing is left of it.
