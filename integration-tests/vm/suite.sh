@@ -92,7 +92,7 @@ say "booting; the tests run 8 to 20 times slower than outside"
     for program in /tmp/croze/tests/*; do
         echo; echo \"== \$(basename \$program)\"
         # Before Linux 6.6 a tmpfs has no attributes of users, before 6.3 no id-mapped mounts.
-        case \$program:\$(uname -r) in */snapshots:* | *:6.1.*) export TMPDIR=/var/tmp ;; *) unset TMPDIR ;; esac
+        case \$program:\$(uname -r) in */snapshots:* | *:6.1.*) export TMPDIR=/var/tmp CROZE_TEST_SCRATCH=/var/tmp ;; *) unset TMPDIR CROZE_TEST_SCRATCH ;; esac
         run-tests \$program ${CROZE_VM_JOBS:-2} ${CROZE_VM_SECONDS:-400} ${filters[*]@Q} || failed=1
     done
     case '${filters[*]}' in '' | storage.py)
