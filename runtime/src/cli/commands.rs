@@ -95,15 +95,13 @@ pub(crate) fn execute(invocation: &Invocation, log: &Log) -> Result<u8, CommandE
     );
     match &invocation.verb {
         // These carry this program into a container, so they do it with a copy that nobody can write to.
-        Verb::Create(_) | Verb::Run(_) | Verb::Exec(_) => {
-            sealed::ensure()?;
-            // It cannot fail for a signal that there is.
-            croze_sys::signal::keep_ended_children().ok();
-        }
+        Verb::Create(_) | Verb::Run(_) | Verb::Exec(_) => sealed::ensure()?,
         Verb::Features => return show(&(features::json()? + "\n")),
         Verb::Spec(args) => return Ok(spec::write(&args.bundle, args.rootless).map(|()| 0)?),
         _ => {}
     }
+    // Most have children: init, hooks. It cannot fail for a signal that there is.
+    croze_sys::signal::keep_ended_children().ok();
     let settings = settings(globals)?;
     match &invocation.verb {
         Verb::Create(args) => {

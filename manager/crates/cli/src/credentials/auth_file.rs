@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -54,14 +55,18 @@ pub(crate) struct AuthFile {
 }
 
 impl AuthFile {
-    /// Reads a file; one that is not there, or empty, holds nothing.
+    /// Reads a file; one that is not there, or empty, holds nothing. Nor does the null device, to which some link the file in order to keep
+    /// nothing.
     pub(crate) fn read(path: &Path) -> Result<Self, AuthFileError> {
         let failed = |source| AuthFileError::File {
             call: "read",
             path: path.to_owned(),
             source,
         };
-        let file = directory::open_file(CWD, path, OFlags::empty()).map_err(failed)?;
+        let file = match directory::open_file(CWD, path, OFlags::empty()) {
+            Err(_) if is_null_device(path) => None,
+            result => result.map_err(failed)?,
+        };
         Self::parse(path, file.as_ref())
     }
 
@@ -198,6 +203,12 @@ impl AuthFile {
         auths.retain(|name, _| !is_for(name, registry));
         auths.len() < before
     }
+}
+
+/// Whether a path leads to the null device (null(4): character device 1, 3).
+fn is_null_device(path: &Path) -> bool {
+    std::fs::metadata(path)
+        .is_ok_and(|found| found.file_type().is_char_device() && found.rdev() == rustix::fs::makedev(1, 3))
 }
 
 fn whole(file: &File) -> io::Result<String> {
@@ -421,6 +432,10 @@ mod tests {
             assert!(read.contains(why), "{name}: {read}");
             assert!(matches!(changed, AuthFileError::File { .. }), "{name}: {changed}");
         }
+        // What keeps nothing holds nothing, and is not replaced by a file.
+        std::os::unix::fs::symlink("/dev/null", at("null")).unwrap();
+        assert!(AuthFile::read(&at("null")).unwrap().root.is_empty());
+        AuthFile::change(&at("null"), |_| panic!("the null device was read")).unwrap_err();
         // Of the size that is allowed at most, it is read.
         File::create(at("large")).unwrap().set_len(MAX_FILE).unwrap();
         let error = AuthFile::read(&at("large")).unwrap_err();
