@@ -311,12 +311,7 @@ fn limits_hold(disk: &Disk, snapshotter: Snapshotter) {
     store.diff("c", io::sink()).unwrap();
     disk.unmount();
     disk.mount("");
-    let error = store.mount("c", &limited.target, Access::ReadWrite).unwrap_err();
-    assert!(
-        error.one_line().contains("without prjquota"),
-        "{}",
-        error.one_line()
-    );
+    says_what_the_mount_lacks(&store.mount("c", &limited.target, Access::ReadWrite).unwrap_err());
     disk.unmount();
     disk.mount(",prjquota");
     // One that has taken all it may can still be mounted, and has its limits then.
@@ -419,6 +414,12 @@ fn is_given_back(store: &Snapshots, id: &str, quota: &Quota) {
     assert!(!store.projects().lock().contains(&quota.project));
 }
 
+/// The error of a file system that could have quotas and was mounted without.
+fn says_what_the_mount_lacks(error: &croze_model::Error) {
+    let line = error.one_line();
+    assert!(line.contains("without prjquota"), "{line}");
+}
+
 fn limits_of(kind: &'static str, mkfs: &[&str]) {
     isolated(|| {
         let dir = tempfile::tempdir().unwrap();
@@ -429,11 +430,7 @@ fn limits_of(kind: &'static str, mkfs: &[&str]) {
         let store = Snapshots::open(&disk.mounted).unwrap();
         let error = store.can_limit().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(
-            error.one_line().contains("without prjquota"),
-            "{}",
-            error.one_line()
-        );
+        says_what_the_mount_lacks(&error);
         disk.unmount();
         disk.mount(",prjquota");
         // As a container's root: with this one ext4 heeds no limit, where it is not overlayfs that writes.
